@@ -1,0 +1,275 @@
+"""Every configuration dataclass, with its defaults written once. Loading lives in `load_config`.
+
+Sizes are static (they shape compiled programs); rates are leaves (they can be vmapped over).
+"""
+
+import dataclasses
+from typing import Annotated, Literal, dataclass_transform
+
+import pydantic
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def _config(cls: type) -> type:
+    """A frozen, keyword-only dataclass in which an unknown key is an error."""
+    cls.__pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+Natural = Annotated[int, pydantic.Field(ge=0)]
+Rate = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, pydantic.Field(gt=0.0)]
+
+Variant = Literal[
+    "permute_symbols",
+    "permute_channels",
+    "permute_actions",
+    "new_symbols",
+    "mirror",
+    "invert_reward",
+    "delay_reward",
+    "double_press",
+    "change_start",
+]
+
+
+@_config
+class Lock:
+    """A ring of positions, each with one right action. Right pays 1 and moves on."""
+
+    family: Literal["lock"] = "lock"
+    num_positions: Positive = 8
+    episode_steps: Positive = 16
+    on_wrong: Literal["stay", "advance", "reset"] = "stay"
+    resets: bool = True  # False: an episode boundary leaves the position where it is
+    symbols: Literal["fixed", "per_task"] = "fixed"  # per_task: drawn anew for each task
+    initial_positions: Natural = 0  # open-ended: the ring's size at age 0 (0 = num_positions)
+    grow_every_steps: Natural = 0  # open-ended: one more position every so many steps of life (0 = never)
+
+
+@_config
+class DarkRoom:
+    """An N x N room with a hidden goal; being on it pays 1 a step."""
+
+    family: Literal["dark_room"] = "dark_room"
+    size: Positive = 9
+    episode_steps: Positive = 20
+    start: Literal["centre", "random_per_task"] = "centre"
+    torus: bool = False
+    num_held_out_goals: Natural = 8
+
+
+@_config
+class KeyToDoor:
+    """A dark room in which an unseen key must be touched before an unseen door pays (once each)."""
+
+    family: Literal["key_to_door"] = "key_to_door"
+    size: Positive = 9
+    episode_steps: Positive = 50
+
+
+@_config
+class Bandit:
+    """Bernoulli arms; with several contexts, the context is observed and drawn anew each step."""
+
+    family: Literal["bandit"] = "bandit"
+    num_contexts: Positive = 1
+    episode_steps: Positive = 10
+
+
+@_config
+class RandomMDP:
+    """A tabular MDP with random transitions (a few outcomes each) and random Bernoulli rewards."""
+
+    family: Literal["random_mdp"] = "random_mdp"
+    num_states: Positive = 10
+    num_outcomes: Positive = 2
+    episode_steps: Positive = 20
+
+
+@_config
+class MinAtar:
+    """A MinAtar game as the original is: six actions, sticky actions, no added time limit."""
+
+    family: Literal["minatar"] = "minatar"
+    game: Literal["breakout", "space_invaders", "asterix", "freeway"] = "breakout"
+    sticky_probability: Rate = 0.1
+
+
+Environment = Annotated[
+    Lock | DarkRoom | KeyToDoor | Bandit | RandomMDP | MinAtar, pydantic.Field(discriminator="family")
+]
+
+
+@_config
+class Shapes:
+    """What all symbolic families of a run share, so that any learner or imitator fits any of them."""
+
+    num_symbols: Annotated[int, pydantic.Field(gt=0, le=256)] = 128
+    num_actions: Annotated[int, pydantic.Field(gt=1, le=255)] = 5
+    num_states: Positive = 128
+    num_outcomes: Positive = 1
+
+
+@_config
+class Learner:
+    """The DQN. Rates become arrays over the ensemble; sizes are static."""
+
+    # rates
+    learning_rate: PositiveFloat = 1e-3
+    discount: Rate = 0.99
+    epsilon_start: Rate = 0.1
+    epsilon_end: Rate = 0.1
+    epsilon_decay_steps: Positive = 1
+    target_tau: Rate = 0.05  # Polyak rate; used when target_period_updates = 0
+    # sizes
+    hidden: tuple[Positive, ...] = (32,)
+    conv_features: Positive = 16  # screens only: one 3 x 3 convolution before `hidden`
+    replay: Literal["uniform", "latest"] = "uniform"  # latest: the last batch in order, nothing random
+    replay_capacity: Positive = 8192
+    batch_size: Positive = 32
+    learning_starts_steps: Natural = 0
+    steps_per_update: Positive = 1
+    updates_per_iteration: Positive = 1
+    target_period_updates: Natural = 0  # 0: Polyak averaging with `target_tau` at every update
+    double_q: bool = False
+    loss: Literal["squared", "huber"] = "squared"
+    optimiser: Literal["adam", "rmsprop_centred"] = "adam"
+
+
+@_config
+class Simulation:
+    """How many learners, and how long."""
+
+    num_recorded: Positive = 256  # they train the imitator
+    num_held_out: Positive = 32  # other seeds, unseen tasks: what the imitator is tested on
+    num_held_out_train_tasks: Positive = 32  # other seeds, training tasks (MONTH, rung 0)
+    num_tasks: Natural = 0  # distinct training tasks; 0 = one for each recorded learner
+    num_held_out_tasks: Natural = 0  # distinct held-out tasks; 0 = one for each held-out learner
+    chunk_steps: Positive = 2048  # at most so many env steps in one compiled program
+
+
+@_config
+class Imitator:
+    """The causal transformer."""
+
+    context_steps: Positive = 128  # it acts on at most so many last steps
+    also_context_steps: tuple[Positive, ...] = ()  # further imitators, reported beside the headline one
+    refill_steps: Natural = 0  # the memory is rebuilt every so many steps; 0 = half the context
+    width: Positive = 64
+    num_layers: Positive = 2
+    num_heads: Positive = 2
+    dropout: Rate = 0.0
+    mask_inputs: Rate = 0.0  # share of previous-action and -reward inputs hidden in training
+    observation_factor: Natural = 0  # f > 0: a symbol is embedded as (symbol // f, symbol % f)
+    conv_features: Positive = 16  # screens only
+
+
+@_config
+class Training:
+    """Next-action prediction on the recorded histories."""
+
+    num_seeds: Positive = 3
+    num_updates: Positive = 200
+    batch_size: Positive = 32
+    learning_rate: PositiveFloat = 1e-3
+    final_learning_rate: PositiveFloat = 5e-5
+    warmup_updates: Natural = 50
+    weight_decay: Annotated[float, pydantic.Field(ge=0.0)] = 0.01
+    clip_norm: PositiveFloat = 1.0
+    start_of_history: Rate = 0.1  # share of windows forced to the start of a history
+    start_every_steps: Positive = 1  # other windows start at a multiple of this
+    unknown_age: Rate = 0.5  # share of windows whose age is hidden
+    evaluate_every_updates: Positive = 50  # held-out learners' loss
+    evaluate_windows: Positive = 64
+    checkpoint_rule: Literal["last", "best_held_out"] = "last"
+
+
+@_config
+class Month:
+    """Joe plus a month: prompted at `start_step`, asked for the age `start_step + later_steps`."""
+
+    start_step: Natural
+    later_steps: Positive
+
+
+@_config
+class Rung:
+    """One rung of ELSEWHERE's novelty ladder."""
+
+    rung: Literal["0", "1", "2", "2b", "3", "4", "5"]
+    name: str
+    environment: Environment | None = None  # None: the family the imitator was trained on
+    variants: tuple[Variant, ...] = ()
+    split: Literal["train", "held_out"] = "held_out"
+
+
+@_config
+class Evaluation:
+    """The protocols' stages, forks, horizons and rungs."""
+
+    fork_steps: tuple[Positive, ...] = (640,)  # recording stops there; one set of imitators a fork
+    now_fork_step: Positive = 640
+    later_fork_step: Positive = 640
+    stage_steps: tuple[Natural, ...] = (0,)  # PROCESS
+    months: tuple[Month, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+    block_steps: Positive = 32  # returns are averaged over blocks of so many steps
+    now_steps: Positive = 128  # NOW looks at so many steps after the fork
+    later_steps: Positive = 1280
+    elsewhere_steps: Positive = 640
+    elsewhere_learners: Positive = 24  # a rung
+    wiped_steps: Positive = 128
+    transplant: bool = True
+
+
+@_config
+class Gate:
+    """Where the instrument shows that it can see a yes: this run's own PROCESS, or a Lock beside it."""
+
+    experiment: str = "self"  # "self", or a config file (relative to this one) run inside this run
+    min_gain: Rate = 0.85
+    max_wiped_gain: Rate = 0.1
+    min_tasks_above_half: Rate = 0.8
+
+
+@_config
+class Rules:
+    """The decision rules, fixed before the run and copied into the verdict."""
+
+    confidence: Rate = 0.95
+    bootstrap_samples: Positive = 2000
+    reference_fraction: Rate = 0.1  # the reference is the mean of this last share of a horizon
+    parity: PositiveFloat = 0.9  # NOW, MONTH: yes above, no below
+    exceeds: PositiveFloat = 1.1
+    learns_yes: Rate = 0.5  # PROCESS, LATER, ELSEWHERE: yes if the lower bound is above
+    learns_no: Rate = 0.1  # no if the upper bound is below
+    later_min_now_ratio: Rate = 0.7  # LATER is void below
+    min_learner_gain: Rate = 0.2  # PROCESS and LATER are void where the learner itself gains less
+    elsewhere_min_learner_gain: Rate = 0.8  # a rung counts only where the learner itself reaches this
+    departure_margin: Rate = 0.1
+    departure_blocks: Positive = 3
+
+
+@_config
+class Experiment:
+    """One run, whole."""
+
+    name: str
+    seed: Natural = 0
+    environment: Environment
+    shapes: Shapes = dataclasses.field(default_factory=Shapes)
+    learner: Learner = dataclasses.field(default_factory=Learner)
+    simulation: Simulation = dataclasses.field(default_factory=Simulation)
+    imitator: Imitator = dataclasses.field(default_factory=Imitator)
+    training: Training = dataclasses.field(default_factory=Training)
+    evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
+    gate: Gate = dataclasses.field(default_factory=Gate)
+    rules: Rules = dataclasses.field(default_factory=Rules)
+
+    @property
+    def recorded_steps(self) -> int:
+        """T: how long learners are recorded, up to the last fork."""
+        return max(self.evaluation.fork_steps)

@@ -1,0 +1,107 @@
+"""What evaluation measures, on disk: one `Cell` for each protocol at one fork, stage, month or rung."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Literal
+
+import numpy as np
+
+ProtocolName = Literal["gate", "now", "month", "process", "later", "elsewhere"]
+
+ARMS = {
+    "imitator": "frozen imitator",
+    "imitator_argmax": "frozen imitator, argmax",
+    "imitator_wiped": "frozen imitator, context wiped each episode",
+    "imitator_masked": "frozen imitator, earlier episodes masked",
+    "imitator_prompted": "frozen imitator, prompted from the source task",
+    "learner": "learner, weights changing",
+    "learner_held": "learner, held",
+    "learner_transplanted": "learner, transplanted",
+    "random": "random policy",
+}
+"""Every arm's name and how a figure calls it. `learner` is the learner that goes on, or a fresh one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """Arms side by side, same tasks, same env keys. Returns are mean returns of the episodes that ended in
+    a block of `block_steps` steps, NaN where none ended.
+
+    S imitators (seeds), n learners (each with its task), K blocks.
+    """
+
+    protocol: ProtocolName
+    name: str  # unique in a run, e.g. "later 320 context 128"
+    context_steps: int
+    fork_step: int  # the fork at which these imitators' training data stopped
+    start_step: int  # the learner's age at which the arms start
+    target_step: int | None  # MONTH: the age asked for
+    rung: str | None  # ELSEWHERE
+    rung_name: str | None
+    split: Literal["train", "held_out"]
+    block_steps: int
+    epsilon: float  # the learner's epsilon in this cell (at its start)
+    task: np.ndarray  # int [n]: learners with equal numbers share a task
+    random_return: np.ndarray  # float [n]: a uniformly random policy's
+    optimal_return: np.ndarray  # float [n], NaN where not computable
+    ceiling_return: np.ndarray  # float [n]: perfect knowledge at `epsilon`; NaN where not computable
+    returns: dict[str, np.ndarray]  # arm -> float [S or 1, n, K]
+    scalars: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # e.g. divergences, [S, n]
+
+    @property
+    def num_blocks(self) -> int:
+        return next(iter(self.returns.values())).shape[-1]
+
+
+_ARRAYS = ("task", "random_return", "optimal_return", "ceiling_return")
+
+
+def save_cells(path: pathlib.Path, cells: list[Cell], *, fingerprint: str) -> None:
+    """Write cells to one npz, atomically."""
+    arrays: dict[str, np.ndarray] = {}
+    index = []
+    for number, cell in enumerate(cells):
+        meta = {
+            field.name: getattr(cell, field.name)
+            for field in dataclasses.fields(cell)
+            if field.name not in (*_ARRAYS, "returns", "scalars")
+        }
+        index.append({**meta, "returns": list(cell.returns), "scalars": list(cell.scalars)})
+        for field in _ARRAYS:
+            arrays[f"{number}/{field}"] = np.asarray(getattr(cell, field))
+        for group in ("returns", "scalars"):
+            for key, value in getattr(cell, group).items():
+                arrays[f"{number}/{group}/{key}"] = np.asarray(value)
+    arrays["index"] = np.array(json.dumps({"fingerprint": fingerprint, "cells": index}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp.npz")
+    np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
+    temporary.replace(path)
+
+
+def load_cells(path: pathlib.Path, *, fingerprint: str) -> list[Cell]:
+    """Read cells.
+
+    Raises:
+      ValueError: the file is missing, damaged, or of another configuration.
+    """
+    try:
+        with np.load(path) as data:
+            index = json.loads(str(data["index"]))
+            if index["fingerprint"] != fingerprint:
+                raise ValueError(
+                    f"{path} was made by another configuration (fingerprint {index['fingerprint'][:12]}, "
+                    f"this run has {fingerprint[:12]}). Use another --run-dir."
+                )
+            return [_cell(number, meta, data) for number, meta in enumerate(index["cells"])]
+    except (OSError, KeyError, EOFError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}). Run `cl-imitate evaluate` again.") from error
+
+
+def _cell(number: int, meta: dict, data) -> Cell:
+    groups = {
+        group: {key: data[f"{number}/{group}/{key}"] for key in meta.pop(group)}
+        for group in ("returns", "scalars")
+    }
+    return Cell(**meta, **{field: data[f"{number}/{field}"] for field in _ARRAYS}, **groups)
