@@ -1,0 +1,70 @@
+"""Strictness, set before anything is traced: what only warns or converts elsewhere is an error in the tests."""
+
+import functools
+import os
+import pathlib
+
+# Read by jax when it is imported, and inherited by the commands that tests start.
+os.environ["JAX_PLATFORMS"] = os.environ.get("CL_IMITATE_TEST_PLATFORM", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+_cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "cl_imitate", "jax")
+try:
+    _cache.mkdir(parents=True, exist_ok=True)
+except OSError:
+    pass  # a home that cannot be written to: every run compiles anew
+else:
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    # A bounded cache is a locked one: pytest's workers share it.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 * 1024**3))
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+jax.config.update("jax_num_cpu_devices", 2)  # so that sharding is exercised
+
+import gymnax.environments.environment as gymnax_environment  # noqa: E402  (after: it makes arrays when imported)
+import hypothesis  # noqa: E402
+import optax  # noqa: E402
+
+# The same examples on every machine; the first one compiles, so a deadline would mean nothing.
+hypothesis.settings.register_profile("cl_imitate", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.load_profile("cl_imitate")
+
+
+def _with_standard_promotion(function):
+    """`function` under jax's usual promotion of dtypes; rank promotion and key reuse stay checked."""
+
+    @functools.wraps(function)
+    def relaxed(*args, **kwargs):
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return relaxed
+
+
+def _allow_promotion_inside_dependencies() -> None:
+    """Our code is held to strict promotion; two dependencies mix dtypes inside their own functions.
+
+    optax: Adam's bias correction raises a float to an int32 count, and schedules divide one.
+    gymnax: the games add bools to ints and multiply ints by floats. What they return is checked as ours again.
+    """
+    optax.tree.bias_correction = _with_standard_promotion(optax.tree.bias_correction)
+    for name in dir(optax):
+        if (name.endswith("_schedule") and name != "scale_by_schedule") or name == "join_schedules":
+            make = getattr(optax, name)
+            relaxed = functools.wraps(make)(
+                lambda *args, _make=make, **kwargs: _with_standard_promotion(_make(*args, **kwargs))
+            )
+            setattr(optax, name, relaxed)
+            setattr(optax.schedules, name, relaxed)
+    classes = [gymnax_environment.Environment]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        for name in {"step", "reset", "step_env", "reset_env", "get_obs"} & vars(cls).keys():
+            setattr(cls, name, _with_standard_promotion(vars(cls)[name]))
+
+
+_allow_promotion_inside_dependencies()
