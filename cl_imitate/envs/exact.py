@@ -46,9 +46,9 @@ def _soft(q: np.ndarray, epsilon: float) -> np.ndarray:
 def _acting(task: TabularParams, value_nS: np.ndarray, age: int) -> np.ndarray:
     """[n, S, A]: reward now plus value after, if the action acts."""
     active = _num_active(task, age)[:, None, None, None]
-    arrival = np.where(task.next_state >= active, 0, task.next_state)
+    arrival = np.asarray(np.where(task.next_state >= active, 0, task.next_state))
     after = value_nS[np.arange(len(value_nS))[:, None, None, None], arrival]
-    return (task.outcome_probability * (task.reward_probability + after)).sum(axis=-1)
+    return np.asarray(task.outcome_probability * (task.reward_probability + after)).sum(axis=-1)
 
 
 def _value_at_start(

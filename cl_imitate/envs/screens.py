@@ -42,5 +42,5 @@ def screen_params(*, num_channels: int, sticky_probability: float) -> ScreenPara
 def show(screen: jax.Array, params: ScreenParams) -> jax.Array:
     """A game's screen [10, 10, its channels] -> packed uint8 [88], padded, permuted, mirrored."""
     padding = SCREEN.channels - screen.shape[-1]
-    padded = jnp.pad(screen != 0, ((0, 0), (0, 0), (0, padding)))[..., params.channel_source]
+    padded = jnp.pad(screen.astype(jnp.uint8), ((0, 0), (0, 0), (0, padding)))[..., params.channel_source]
     return SCREEN.pack(jnp.where(params.mirrored, padded[:, ::-1], padded))
