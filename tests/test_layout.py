@@ -13,10 +13,10 @@ RANKS = """
 0: types keys config statistics convolution
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: imitators/attention evaluation/metrics evaluation/results checkpoint run_dir sharding cost
-2: envs/* learners/dqn imitators/transformer imitators/recurrent report
+2: envs/* learners/* imitators/* report
 3: envs/tasks simulate train imitators/learner_posterior
 4: evaluation/protocols evaluation/controls evaluation/answers evaluation/wording sweep
-5: evaluation/rollouts evaluation/verdict
+5: evaluation/*
 6: stages cli
 7: __main__
 """
