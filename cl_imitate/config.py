@@ -16,7 +16,6 @@ def _config(cls: type) -> type:
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
-
 Positive = Annotated[int, pydantic.Field(gt=0)]
 Natural = Annotated[int, pydantic.Field(ge=0)]
 Rate = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]

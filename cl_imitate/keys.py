@@ -31,6 +31,7 @@ class Stream(enum.IntEnum):
     RUNG = 15
     FRESH = 16
     BOOTSTRAP = 17
+    ENV_INIT = 18
 
 
 def root(seed: int) -> jax.Array:

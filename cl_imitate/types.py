@@ -8,8 +8,64 @@ Time: row t of a history holds what the learner saw and did at step t, and what 
 Step counts are the learner's age: row 0 is the first step after random initialisation.
 """
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 from flax import struct
+
+
+@dataclasses.dataclass(frozen=True)
+class SymbolObservation:
+    """A single symbol, uint8 [], in 0 .. num_symbols - 1."""
+
+    num_symbols: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ScreenObservation:
+    """A binary screen [height, width, channels], stored as uint8 [num_bytes], little bit first."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def num_bits(self) -> int:
+        return self.height * self.width * self.channels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (-(-self.num_bits // 8),)
+
+    def pack(self, screen: jax.Array) -> jax.Array:
+        """Boolean or 0/1 screens [..., height, width, channels] -> uint8 [..., num_bytes]."""
+        flat = screen.reshape(*screen.shape[:-3], self.num_bits) != 0
+        return jnp.packbits(flat, axis=-1, bitorder="little")
+
+    def unpack(self, packed: jax.Array) -> jax.Array:
+        """uint8 [..., num_bytes] -> float32 0/1 screens [..., height, width, channels]."""
+        bits = (packed[..., None] >> jnp.arange(8, dtype=jnp.uint8)) & jnp.uint8(1)
+        flat = bits.reshape(*packed.shape[:-1], -1)[..., : self.num_bits]
+        return flat.reshape(*packed.shape[:-1], self.height, self.width, self.channels).astype(jnp.float32)
+
+
+Observation = SymbolObservation | ScreenObservation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a learner or an imitator must know of an environment; hashable, so it can be static under jit."""
+
+    observation: Observation
+    num_actions: int
+    reward_dtype: str  # "int8" where rewards are small integers (stored exactly), else "float32"
+    can_truncate: bool  # False: an episode ends by termination only, so a next row is a next observation
+    episode_steps: int | None  # the fixed episode length, or None where it varies
 
 
 @struct.dataclass(kw_only=True)
@@ -54,3 +110,12 @@ class Context:
     tokens: StepTokens
     action: jax.Array  # int32 [B, L]: the action actually taken, the target
     weight: jax.Array  # float32 [B, L]: 0 past the end of a short history, else 1
+
+
+NUM_AGES = 65
+"""Age tokens: 0 is "unknown", then two buckets an octave of steps lived, up to 2^32."""
+
+
+def age_bucket(step: jax.Array) -> jax.Array:
+    """The age token of steps lived, int32, any shape; 1 for a newborn, two more for each doubling."""
+    return 1 + jnp.floor(2.0 * jnp.log2(step.astype(jnp.float32) + 1.0)).astype(jnp.int32)

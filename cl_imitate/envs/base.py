@@ -6,69 +6,27 @@ bit-packed uint8 screen), so they are stored once in the smallest exact type eve
 state's *age*, the number of steps lived since the very first one, which open-ended tasks depend on.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import struct
+
+from cl_imitate.types import Observation, ScreenObservation, Spec, SymbolObservation
+
+__all__ = [
+    "Env",
+    "EnvParams",
+    "EnvState",
+    "Observation",
+    "ScreenObservation",
+    "Spec",
+    "SymbolObservation",
+    "TimeStep",
+]
 
 EnvParams = Any  # a pytree: the task
 EnvState = Any  # a pytree: evolves
-
-
-@dataclasses.dataclass(frozen=True)
-class SymbolObservation:
-    """A single symbol, uint8 [], in 0 .. num_symbols - 1."""
-
-    num_symbols: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return ()
-
-
-@dataclasses.dataclass(frozen=True)
-class ScreenObservation:
-    """A binary screen [height, width, channels], stored as uint8 [num_bytes], little bit first."""
-
-    height: int
-    width: int
-    channels: int
-
-    @property
-    def num_bits(self) -> int:
-        return self.height * self.width * self.channels
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (-(-self.num_bits // 8),)
-
-    def pack(self, screen: jax.Array) -> jax.Array:
-        """Boolean or 0/1 screens [..., height, width, channels] -> uint8 [..., num_bytes]."""
-        flat = screen.reshape(*screen.shape[:-3], self.num_bits) != 0
-        return jnp.packbits(flat, axis=-1, bitorder="little")
-
-    def unpack(self, packed: jax.Array) -> jax.Array:
-        """uint8 [..., num_bytes] -> float32 0/1 screens [..., height, width, channels]."""
-        bits = (packed[..., None] >> jnp.arange(8, dtype=jnp.uint8)) & jnp.uint8(1)
-        flat = bits.reshape(*packed.shape[:-1], -1)[..., : self.num_bits]
-        return flat.reshape(*packed.shape[:-1], self.height, self.width, self.channels).astype(jnp.float32)
-
-
-Observation = SymbolObservation | ScreenObservation
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What a learner or an imitator must know of an environment; hashable, so it can be static under jit."""
-
-    observation: Observation
-    num_actions: int
-    reward_dtype: str  # "int8" where rewards are small integers (stored exactly), else "float32"
-    can_truncate: bool  # False: an episode ends by termination only, so a next row is a next observation
-    episode_steps: int | None  # the fixed episode length, or None where it varies
 
 
 @struct.dataclass(kw_only=True)

@@ -1,0 +1,227 @@
+"""Frozen imitators acting in closed loop: no optimiser, no gradient, weights passed in and never out.
+
+M members (seeds x decoding x wiping) act in E environments each, with the same env keys; the environments are
+split over the local devices. One compiled program a shape: a block of the imitator's `block_steps` steps.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh, PartitionSpec
+
+from cl_imitate import keys, sharding
+from cl_imitate.envs.base import Env
+from cl_imitate.imitators.base import Imitator
+from cl_imitate.types import StepTokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Frozen:
+    """Imitators of one context length trained up to one fork: S seeds."""
+
+    imitator: Imitator
+    context_steps: int
+    params: Any  # [S, ...]
+    num_seeds: int
+
+
+@struct.dataclass(kw_only=True)
+class Members:
+    """How each of M members acts, [M]."""
+
+    params: Any  # [M, ...]
+    is_argmax: jax.Array  # bool [M]: argmax instead of sampling
+    wipes: jax.Array  # bool [M]: memory cleared at every episode, begin token given
+    masks: jax.Array  # bool [M]: earlier episodes hidden, no begin token
+
+
+@struct.dataclass(kw_only=True)
+class Rollout:
+    """The carry: M members in E environments."""
+
+    env_state: Any  # [M, E, ...]
+    obs: jax.Array  # [M, E, ...]
+    prev_action: jax.Array  # int32 [M, E]
+    prev_reward: jax.Array  # float32 [M, E]
+    prev_done: jax.Array  # bool [M, E]
+    is_begin: jax.Array  # bool [M, E]: the next step is the first of an empty context
+    memory: Any  # [M, E, ...], scalars shared
+    step: jax.Array  # int32 []: the age, which env keys are folded with
+
+
+@struct.dataclass(kw_only=True)
+class Record:
+    """What a block leaves, [M, E, block_steps]."""
+
+    action: jax.Array  # uint8
+    reward: jax.Array  # the spec's reward type
+    done: jax.Array  # bool
+
+
+def _memory_axes(memory: Any) -> Any:
+    return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, memory)
+
+
+def _specs(tree: Any) -> Any:
+    """[M, E, ...] leaves are split over E; scalars are whole."""
+    return jax.tree.map(
+        lambda leaf: PartitionSpec(None, sharding.ENSEMBLE) if leaf.ndim > 1 else PartitionSpec(), tree
+    )
+
+
+def start(
+    members: Members,
+    env_state: Any,
+    obs: jax.Array,
+    prompt: StepTokens | None,
+    is_there: jax.Array | None,
+    last_action: jax.Array | None,
+    last_reward: jax.Array | None,
+    *,
+    imitator: Imitator,
+    start_step: int,
+) -> Rollout:
+    """A rollout about to begin in environments freshly reset.
+
+    Args:
+      env_state, obs: [E, ...], the same for all members.
+      prompt, is_there: the steps before, [E, P], or None for an empty context.
+      last_action, last_reward: of the prompt's last step, [E], which ended an episode.
+    """
+    num_members, num_envs = members.is_argmax.shape[0], obs.shape[0]
+    memory = imitator.init_memory(num_envs)
+    if prompt is not None:
+        one = jax.tree.map(lambda leaf: leaf[0], members.params)
+        memory = imitator.prompt(one, memory, prompt, is_there)
+
+    def spread(leaf):
+        return jnp.broadcast_to(leaf[None], (num_members, *leaf.shape)) if leaf.ndim else leaf
+
+    if last_action is None or last_reward is None:
+        last_action, last_reward = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32)
+    is_empty = jnp.full((num_envs,), prompt is None)
+    return Rollout(
+        env_state=jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf[None], (num_members, *leaf.shape)), env_state
+        ),
+        obs=spread(obs),
+        prev_action=spread(last_action),
+        prev_reward=spread(last_reward),
+        prev_done=spread(~is_empty),
+        is_begin=spread(is_empty),
+        memory=jax.tree.map(spread, memory),
+        step=jnp.int32(start_step),
+    )
+
+
+def _step(rollout, _, members, act_keys, env_keys, env_params, age, *, imitator, env):
+    wipes = jnp.broadcast_to(members.wipes[:, None], rollout.prev_done.shape)
+    masks = jnp.broadcast_to(members.masks[:, None], rollout.prev_done.shape)
+    axes = _memory_axes(rollout.memory)
+    memory = jax.vmap(imitator.forget, (axes, 0), axes)(rollout.memory, (wipes | masks) & rollout.prev_done)
+    is_begin = rollout.is_begin | (wipes & rollout.prev_done)
+    tokens = StepTokens(
+        obs=rollout.obs,
+        prev_action=jnp.where(is_begin, imitator.num_actions, rollout.prev_action),
+        prev_reward=jnp.where(is_begin, 0.0, rollout.prev_reward),
+        prev_done=~is_begin & rollout.prev_done,
+        is_begin=is_begin,
+        age=jnp.broadcast_to(age, is_begin.shape),
+    )
+    logits, memory = jax.vmap(imitator.act, (0, axes, 0), (0, axes))(members.params, memory, tokens)
+
+    def choose(key, logits, is_argmax):
+        sampled = jax.random.categorical(keys.at_step(key, rollout.step), logits)
+        return jnp.where(is_argmax, jnp.argmax(logits), sampled).astype(jnp.int32)
+
+    action = jax.vmap(jax.vmap(choose, (0, 0, None)))(act_keys, logits, members.is_argmax)
+
+    def move(env_key, params, state, action):
+        return env.step(keys.at_step(env_key, rollout.step), params, state, action)
+
+    across_envs = jax.vmap(move, (0, 0, 0, 0))
+    env_state, timestep = jax.vmap(across_envs, (None, None, 0, 0))(
+        env_keys, env_params, rollout.env_state, action
+    )
+    done = timestep.terminated | timestep.truncated
+    record = Record(
+        action=action.astype(jnp.uint8), reward=timestep.reward.astype(env.spec.reward_dtype), done=done
+    )
+    rollout = Rollout(
+        env_state=env_state,
+        obs=timestep.obs,
+        prev_action=action,
+        prev_reward=timestep.reward,
+        prev_done=done,
+        is_begin=jnp.zeros_like(is_begin),
+        memory=memory,
+        step=rollout.step + 1,
+    )
+    return rollout, record
+
+
+@functools.partial(jax.jit, static_argnames=("imitator", "env", "mesh"), donate_argnames=("rollout",))
+def run_block(
+    rollout: Rollout,
+    members: Members,
+    act_keys: jax.Array,
+    env_keys: jax.Array,
+    env_params: Any,
+    age: jax.Array,
+    *,
+    imitator: Imitator,
+    env: Env,
+    mesh: Mesh,
+) -> tuple[Rollout, Record]:
+    """`imitator.block_steps` steps; the rollout is donated.
+
+    Args:
+      act_keys: keys [M, E] for sampling. env_keys: keys [E], shared by the members and the learner's arms.
+      env_params: the tasks, [E, ...]. age: int32 [], the age token told (0 = unknown).
+    """
+
+    def block(rollout, members, act_keys, env_keys, env_params, age):
+        axes = _memory_axes(rollout.memory)
+        memory = jax.vmap(imitator.begin_block, (0, axes), axes)(members.params, rollout.memory)
+        body = functools.partial(
+            _step,
+            members=members,
+            act_keys=act_keys,
+            env_keys=env_keys,
+            env_params=env_params,
+            age=age,
+            imitator=imitator,
+            env=env,
+        )
+        rollout, record = jax.lax.scan(body, rollout.replace(memory=memory), None, imitator.block_steps)
+        return rollout, jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), record)
+
+    split_envs = PartitionSpec(None, sharding.ENSEMBLE)
+    rollout_specs = _specs(rollout)
+    sharded = sharding.over_ensemble(
+        block,
+        mesh,
+        in_specs=(
+            rollout_specs,
+            sharding.WHOLE,
+            split_envs,
+            sharding.SPLIT,
+            sharding.SPLIT,
+            sharding.WHOLE,
+        ),
+        out_specs=(rollout_specs, split_envs),
+    )
+    return sharded(rollout, members, act_keys, env_keys, env_params, age)
+
+
+def place(rollout: Rollout, mesh: Mesh) -> Rollout:
+    """The rollout where `run_block` leaves it, so that the first block compiles the only program."""
+    return jax.tree.map(
+        lambda leaf, spec: jax.device_put(leaf, jax.sharding.NamedSharding(mesh, spec)),
+        rollout,
+        _specs(rollout),
+    )

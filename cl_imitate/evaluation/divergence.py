@@ -1,0 +1,94 @@
+"""How far a frozen imitator's action probabilities lie from the learner's, teacher-forced.
+
+The imitator reads the held learner's own stream (its prompt, then its steps after the fork) and is asked for
+each next action; nothing it would do itself changes what it reads.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cl_imitate.imitators.base import Imitator
+from cl_imitate.learners.dqn import DQN, DQNHyperparams
+from cl_imitate.types import History, StepTokens
+
+
+def held_tokens(held: History, last_action: jax.Array, last_reward: jax.Array) -> StepTokens:
+    """Tokens [T, n] of a held learner's steps [n, T]; the step before ended an episode."""
+
+    def after(first, values):
+        return jnp.concatenate([first[:, None], values[:, :-1]], axis=1).swapaxes(0, 1)
+
+    done = held.terminated | held.truncated
+    num_learners, num_steps = held.action.shape
+    return StepTokens(
+        obs=jnp.swapaxes(held.obs, 0, 1),
+        prev_action=after(last_action, held.action.astype(jnp.int32)),
+        prev_reward=after(last_reward, held.reward.astype(jnp.float32)),
+        prev_done=after(jnp.ones(num_learners, bool), done),
+        is_begin=jnp.zeros((num_steps, num_learners), bool),
+        age=jnp.zeros((num_steps, num_learners), jnp.int32),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("imitator",))
+def _forced_logits(params, prompt, is_there, tokens, *, imitator: Imitator):
+    """One imitator's log probabilities [n, T, A] on tokens [T, n], T at most its `block_steps`."""
+    memory = imitator.init_memory(is_there.shape[0])
+    memory = imitator.begin_block(params, imitator.prompt(params, memory, prompt, is_there))
+
+    def read(memory, token):
+        logits, memory = imitator.act(params, memory, token)
+        return memory, jax.nn.log_softmax(logits)
+
+    _, log_probs = jax.lax.scan(read, memory, tokens)
+    return jnp.swapaxes(log_probs, 0, 1)
+
+
+@functools.partial(jax.jit, static_argnames=("dqn",))
+def _policies(learner, rates, obs, step, *, dqn: DQN):
+    """The held learners' action probabilities [n, T, A]."""
+
+    def one(state, rates, obs):
+        return jax.vmap(lambda o: dqn.policy(state, rates, o, step))(obs)
+
+    return jax.vmap(one)(learner, rates, obs)
+
+
+def teacher_forced(
+    imitator: Imitator,
+    params: Any,
+    prompt: StepTokens,
+    is_there: jax.Array,
+    last_action: jax.Array,
+    last_reward: jax.Array,
+    held: History,
+    learner: Any,
+    rates: DQNHyperparams,
+    step: jax.Array,
+    *,
+    dqn: DQN,
+) -> dict[str, np.ndarray]:
+    """Per learner, over the first steps after the fork (at most the imitator's block):
+
+    imitator_cross_entropy [S, n] and learner_cross_entropy [1, n], in nats, of the actions taken (their
+    difference estimates the divergence KL(learner || imitator)); action_total_variation [S, n] between the
+    two distributions.
+    """
+    num_steps = min(imitator.block_steps, held.action.shape[1])
+    held = jax.tree.map(lambda x: jnp.asarray(x[:, :num_steps]), held)
+    tokens = held_tokens(held, last_action, last_reward)
+    forced = functools.partial(_forced_logits, imitator=imitator)
+    log_probs = jax.vmap(forced, (0, None, None, None))(params, prompt, is_there, tokens)
+    policy = _policies(learner, rates, held.obs, step, dqn=dqn)
+    taken = jax.nn.one_hot(held.action, policy.shape[-1])
+    seeds = jnp.broadcast_to(taken[None], log_probs.shape)
+    spread = jnp.broadcast_to(policy[None], log_probs.shape)
+    return {
+        "imitator_cross_entropy": np.asarray(-(log_probs * seeds).sum(-1).mean(-1)),
+        "learner_cross_entropy": np.asarray(-jnp.log((policy * taken).sum(-1)).mean(-1))[None],
+        "action_total_variation": np.asarray(0.5 * jnp.abs(jnp.exp(log_probs) - spread).sum(-1).mean(-1)),
+    }

@@ -1,0 +1,46 @@
+"""Episode returns averaged over blocks of steps, accumulated as steps come."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class BlockReturns:
+    """Sums of the returns of episodes that ended in each block; any leading axes.
+
+    An episode counts in the block in which it ends, with its whole return. `lead` is the shape of one step,
+    e.g. (S, n).
+    """
+
+    lead: tuple[int, ...]
+    num_steps: int
+    block_steps: int
+
+    def __post_init__(self) -> None:
+        num_blocks = self.num_steps // self.block_steps
+        self._running = np.zeros(self.lead, np.float64)
+        self._sums = np.zeros((*self.lead, num_blocks), np.float64)
+        self._counts = np.zeros((*self.lead, num_blocks), np.int64)
+        self._step = 0
+
+    def add(self, reward: np.ndarray, done: np.ndarray) -> None:
+        """The next steps, [*lead, T]; those past `num_steps` are dropped."""
+        room = self._sums.shape[-1] * self.block_steps - self._step
+        reward, done = np.asarray(reward)[..., :room], np.asarray(done)[..., :room]
+        for t in range(reward.shape[-1]):
+            self._running += reward[..., t]
+            ended = done[..., t]
+            if ended.any():
+                block = self._step // self.block_steps
+                self._sums[..., block] += np.where(ended, self._running, 0.0)
+                self._counts[..., block] += ended
+                self._running[ended] = 0.0
+            self._step += 1
+
+    @property
+    def mean(self) -> np.ndarray:
+        """float32 [*lead, K]: mean return of the episodes that ended in each block, NaN where none did."""
+        with np.errstate(invalid="ignore"):
+            mean = self._sums / np.where(self._counts, self._counts, np.nan)
+        return mean.astype(np.float32)

@@ -1,0 +1,383 @@
+"""The arms side by side: every protocol runs through `run_protocol`.
+
+In one cell all arms live in the same tasks, begin a new episode with the same reset keys, and draw the
+environment's randomness from the same keys.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cl_imitate import config, keys, sharding, simulate
+from cl_imitate.evaluation import closed_loop, divergence
+from cl_imitate.evaluation.closed_loop import Frozen
+from cl_imitate.evaluation.protocols import Protocol
+from cl_imitate.evaluation.results import Cell
+from cl_imitate.evaluation.returns import BlockReturns
+from cl_imitate.histories import contexts
+from cl_imitate.learners import dqn as dqn_lib
+from cl_imitate.populations import Population
+from cl_imitate.types import History, StepTokens, age_bucket
+
+Tick = Callable[[int], None]
+"""Told how many steps (summed over streams) have just been done."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """Where a cell plays: the learners, their snapshot, their past, and the keys that all arms share."""
+
+    protocol: Protocol
+    population: Population
+    snapshot: simulate.Ensemble  # at protocol.learner_step
+    source: Population  # whose history prompts; the population itself but for ELSEWHERE
+    past: History | None  # the source's history on the host, [N, T]
+    env_keys: jax.Array  # keys [n]
+    reset_keys: jax.Array  # keys [n]
+    act_key: jax.Array
+    block_steps: int
+    chunk_steps: int
+
+
+@dataclasses.dataclass
+class Count:
+    """What was spent."""
+
+    td_updates: int = 0
+    imitator_steps: int = 0
+
+
+def make_scene(
+    protocol: Protocol,
+    index: int,
+    experiment: config.Experiment,
+    population: Population,
+    snapshot: simulate.Ensemble,
+    source: Population,
+    past: History | None,
+    *,
+    chunk_steps: int,
+) -> Scene:
+    """The scene of the protocol at place `index` in `protocols.protocols(experiment)`."""
+    root = keys.root(experiment.seed)
+    env_key = keys.member(keys.stream(root, keys.Stream.ARM_ENV), index)
+    num = population.num_learners
+    return Scene(
+        protocol=protocol,
+        population=population,
+        snapshot=snapshot,
+        source=source,
+        past=past,
+        env_keys=keys.members(keys.stream(env_key, keys.Stream.ENV), num),
+        reset_keys=keys.members(keys.stream(env_key, keys.Stream.ENV_INIT), num),
+        act_key=keys.member(keys.stream(root, keys.Stream.ARM_ACT), index),
+        block_steps=experiment.evaluation.block_steps,
+        chunk_steps=chunk_steps,
+    )
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def learner_arm(
+    scene: Scene, *, kind: str, num_steps: int, count: Count, tick: Tick, snapshot=None
+) -> tuple[np.ndarray, History]:
+    """One of the learner's arms: kind "learner" (weights changing) or "held".
+
+    Returns mean returns [1, n, K] over the cell's whole horizon (NaN past `num_steps`), and the arm's history
+    [n, num_steps] on the host.
+    """
+    population, protocol = scene.population, scene.protocol
+    ensemble = _copy(scene.snapshot if snapshot is None else snapshot)
+    ensemble = simulate.begin_episode(
+        ensemble, scene.reset_keys, population.env_params, env=population.family.env, dqn=population.dqn
+    )
+    hold = kind == "held"
+    rates = population.rates
+    if hold:
+        learning_step = jnp.maximum(ensemble.clock.step - population.learner.learning_starts_steps, 0)
+        rates = dqn_lib.hold_epsilon(rates, learning_step)
+    first_update = int(ensemble.clock.update)
+    num_blocks = protocol.horizon_steps // scene.block_steps
+    blocks = BlockReturns((population.num_learners,), num_steps, scene.block_steps)
+    parts = []
+    for ensemble, history in simulate.advance(
+        ensemble,
+        scene.population.streams.replace(env=scene.env_keys),
+        population.env_params,
+        rates,
+        **population.static,
+        num_steps=num_steps,
+        chunk_steps=scene.chunk_steps,
+        hold=hold,
+    ):
+        history = jax.tree.map(np.asarray, history)
+        blocks.add(history.reward, history.terminated | history.truncated)
+        parts.append(history)
+        tick(history.action.size)
+    count.td_updates += (int(ensemble.clock.update) - first_update) * population.num_learners
+    returns = np.full((1, population.num_learners, num_blocks), np.nan, np.float32)
+    returns[0, :, : blocks.mean.shape[-1]] = blocks.mean
+    return returns, jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *parts)
+
+
+def transplanted(scene: Scene, source_snapshot: simulate.Ensemble) -> simulate.Ensemble:
+    """The source learners' weights and optimiser in the cell's tasks; replay starts empty, age goes on."""
+    newborn = scene.snapshot
+    num = scene.population.num_learners
+
+    def first(tree):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[:num], tree)
+
+    carried = source_snapshot.learner
+    learner = newborn.learner.replace(
+        params=first(carried.params),
+        target_params=first(carried.target_params),
+        opt_state=first(carried.opt_state),
+    )
+    clock = newborn.clock.replace(step=source_snapshot.clock.step, update=source_snapshot.clock.update)
+    return newborn.replace(learner=learner, clock=clock)
+
+
+def last_episode_end(past: History, step: int) -> np.ndarray:
+    """For each learner the number of steps up to the end of its last episode before `step`, int32 [N]."""
+    done = np.asarray(past.terminated | past.truncated)[:, :step]
+    back = np.argmax(done[:, ::-1], axis=1)
+    return np.where(done.any(axis=1), step - back, 0).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Prompt:
+    """The last steps before a fork or a stage, up to an episode's end; [n, L] and [n]."""
+
+    tokens: StepTokens
+    is_there: jax.Array
+    last_action: jax.Array
+    last_reward: jax.Array
+
+
+def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
+    """The scene's source learners' last `length` steps before `step`."""
+    if scene.past is None:
+        raise ValueError(f"the cell {scene.protocol.label} is prompted but its source has no history")
+    num, spec = scene.population.num_learners, scene.source.family.env.spec
+    past = jax.tree.map(lambda x: jnp.asarray(x[:num]), scene.past)
+    end = jnp.asarray(last_episode_end(past, step))
+    tokens, is_there = contexts.prompt_windows(past, end, length=length, num_actions=spec.num_actions)
+    rows = jnp.arange(num), jnp.maximum(end - 1, 0)
+    return Prompt(
+        tokens=tokens,
+        is_there=is_there,
+        last_action=past.action[rows].astype(jnp.int32),
+        last_reward=past.reward[rows].astype(jnp.float32),
+    )
+
+
+def _members(frozen: Frozen, ways: tuple[str, ...]) -> closed_loop.Members:
+    """One member for each way of acting and seed, ways outermost."""
+
+    def flags(*names: str) -> jax.Array:
+        return jnp.repeat(jnp.array([way in names for way in ways]), frozen.num_seeds)
+
+    def tile(leaf):
+        return jnp.concatenate([leaf] * len(ways))
+
+    return closed_loop.Members(
+        params=jax.tree.map(tile, frozen.params),
+        is_argmax=flags("imitator_argmax"),
+        wipes=flags("imitator_wiped"),
+        masks=flags("imitator_masked"),
+    )
+
+
+def imitator_arms(
+    scene: Scene,
+    frozen: Frozen,
+    *,
+    ways: tuple[str, ...],
+    prompt_step: int,
+    num_steps: int,
+    count: Count,
+    tick: Tick,
+) -> dict[str, np.ndarray]:
+    """The frozen imitators' arms, arm -> mean returns [S, n, K] over `num_steps`."""
+    protocol, population, env = scene.protocol, scene.population, scene.population.family.env
+    num = population.num_learners
+    members = _members(frozen, ways)
+    env_state, obs = jax.vmap(env.reset)(scene.reset_keys, population.env_params, scene.snapshot.env_state)
+    prompt = make_prompt(scene, prompt_step, length=frozen.context_steps) if prompt_step else None
+    mesh = sharding.ensemble_mesh(num)
+    rollout = closed_loop.start(
+        members,
+        env_state,
+        obs,
+        prompt.tokens if prompt else None,
+        prompt.is_there if prompt else None,
+        prompt.last_action if prompt else None,
+        prompt.last_reward if prompt else None,
+        imitator=frozen.imitator,
+        start_step=protocol.learner_step,
+    )
+    rollout = closed_loop.place(rollout, mesh)
+    num_members = members.is_argmax.shape[0]
+    seed_keys = keys.members(scene.act_key, frozen.num_seeds)
+    act_keys = jax.vmap(lambda key: keys.members(key, num))(jnp.concatenate([seed_keys] * len(ways)))
+    age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
+    blocks = BlockReturns((num_members, num), num_steps, scene.block_steps)
+    waiting = None
+    for _ in range(-(-num_steps // frozen.imitator.block_steps)):
+        rollout, record = closed_loop.run_block(
+            rollout,
+            members,
+            act_keys,
+            scene.env_keys,
+            population.env_params,
+            age,
+            imitator=frozen.imitator,
+            env=env,
+            mesh=mesh,
+        )
+        if waiting is not None:  # the device is one block ahead of the host
+            blocks.add(waiting.reward, waiting.done)
+        waiting = record
+        count.imitator_steps += record.action.size
+        tick(record.action.size)
+    if waiting is not None:
+        blocks.add(waiting.reward, waiting.done)
+    mean = blocks.mean.reshape(len(ways), frozen.num_seeds, num, -1)
+    return dict(zip(ways, mean, strict=True))
+
+
+def exact_levels(population: Population, epsilon: float, age: int) -> dict[str, np.ndarray]:
+    """Random, optimal and ceiling returns of each task, [n]; NaN where not computable."""
+    family, num = population.family, population.num_learners
+    if family.exact_return is not None:
+        random, optimal, ceiling = (
+            family.exact_return(population.env_params, level, age=age) for level in (1.0, 0.0, epsilon)
+        )
+    else:
+        random = np.full(num, np.nan if family.random_return is None else family.random_return)
+        level = np.nan if family.published_return is None else family.published_return
+        optimal, ceiling = np.full(num, np.nan), np.full(num, level)
+    return {"random_return": random, "optimal_return": optimal, "ceiling_return": ceiling}
+
+
+def _cell(scene: Scene, frozen: Frozen, name: str, returns: dict, scalars: dict | None = None) -> Cell:
+    protocol, population = scene.protocol, scene.population
+    rates, step = population.rates, max(0, protocol.learner_step - population.learner.learning_starts_steps)
+    epsilon = float(dqn_lib.epsilon_at(rates, jnp.int32(step))[0])
+    levels = exact_levels(population, epsilon, protocol.learner_step)
+    num_blocks = next(iter(returns.values())).shape[-1]
+    random = np.repeat(levels["random_return"][None, :, None], num_blocks, axis=2).astype(np.float32)
+    rung = protocol.rung
+    return Cell(
+        protocol=name,  # pyright: ignore[reportArgumentType]
+        name=f"{protocol.label} {name} context {frozen.context_steps}",
+        context_steps=frozen.context_steps,
+        fork_step=protocol.fork_step,
+        start_step=protocol.prompt_step,
+        target_step=protocol.age_step,
+        rung=rung.rung if rung else None,
+        rung_name=rung.name if rung else None,
+        split=protocol.split,
+        block_steps=scene.block_steps,
+        epsilon=epsilon,
+        task=population.task,
+        **levels,
+        returns={**returns, "random": random},
+        scalars=scalars or {},
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LearnerArms:
+    """The learner's arms of one scene, which imitators of every context length are compared with."""
+
+    returns: dict[str, np.ndarray]  # arm -> [1, n, K]
+    held_history: History  # [n, now_steps]
+
+
+def learner_arms(
+    scene: Scene, source_snapshot: simulate.Ensemble | None, *, count: Count, tick: Tick
+) -> LearnerArms:
+    """All arms in which a learner acts."""
+    protocol = scene.protocol
+    held, held_history = learner_arm(scene, kind="held", num_steps=protocol.now_steps, count=count, tick=tick)
+    returns = {"learner_held": held}
+    if protocol.goes_on:
+        returns["learner"], _ = learner_arm(
+            scene, kind="learner", num_steps=protocol.horizon_steps, count=count, tick=tick
+        )
+    if protocol.transplant and source_snapshot is not None:
+        returns["learner_transplanted"], _ = learner_arm(
+            scene,
+            kind="learner",
+            num_steps=protocol.horizon_steps,
+            count=count,
+            tick=tick,
+            snapshot=transplanted(scene, source_snapshot),
+        )
+    return LearnerArms(returns=returns, held_history=held_history)
+
+
+def run_protocol(
+    scene: Scene, learners: LearnerArms, frozen: Frozen, *, source_step: int, count: Count, tick: Tick
+) -> list[Cell]:
+    """The cells of one protocol for the imitators of one context length.
+
+    `source_step` is where the prompt from the source task ends (ELSEWHERE with transplant).
+    """
+    protocol = scene.protocol
+    ways = ("imitator", "imitator_argmax")
+    if protocol.wiped:
+        ways += ("imitator_wiped", "imitator_masked")
+    arms = imitator_arms(
+        scene,
+        frozen,
+        ways=ways,
+        prompt_step=protocol.prompt_step if protocol.name != "elsewhere" else 0,
+        num_steps=protocol.horizon_steps,
+        count=count,
+        tick=tick,
+    )
+    if protocol.transplant:
+        prompted = imitator_arms(
+            scene,
+            frozen,
+            ways=("imitator",),
+            prompt_step=source_step,
+            num_steps=protocol.horizon_steps,
+            count=count,
+            tick=tick,
+        )
+        arms["imitator_prompted"] = prompted["imitator"]
+    returns = {**learners.returns, **arms}
+    if protocol.name != "now_and_later":
+        return [_cell(scene, frozen, protocol.name, returns)]
+    num_now = protocol.now_steps // scene.block_steps
+    now = {arm: values[..., :num_now] for arm, values in returns.items() if arm != "learner"}
+    scalars = _divergence(scene, learners.held_history, frozen)
+    return [_cell(scene, frozen, "now", now, scalars), _cell(scene, frozen, "later", returns)]
+
+
+def _divergence(scene: Scene, held: History, frozen: Frozen) -> dict[str, np.ndarray]:
+    population, step = scene.population, scene.protocol.prompt_step
+    prompt = make_prompt(scene, step, length=frozen.context_steps)
+    return divergence.teacher_forced(
+        frozen.imitator,
+        frozen.params,
+        prompt.tokens,
+        prompt.is_there,
+        prompt.last_action,
+        prompt.last_reward,
+        held,
+        scene.snapshot.learner,
+        population.rates,
+        jnp.int32(max(0, step - population.learner.learning_starts_steps)),
+        dqn=population.dqn,
+    )

@@ -1,0 +1,80 @@
+"""Windows of histories as an imitator reads them; a window always lies inside ONE history."""
+
+import jax
+import jax.numpy as jnp
+
+from cl_imitate import config, keys
+from cl_imitate.types import Context, History, StepTokens, age_bucket
+
+
+def window(
+    history: History, learner: jax.Array, start: jax.Array, *, length: int, end: jax.Array, num_actions: int
+) -> tuple[StepTokens, jax.Array, jax.Array]:
+    """Steps start .. start + length - 1 of one learner of `history` [N, T].
+
+    Returns tokens [length] (ages known), the actions taken int32 [length], and `is_there` bool [length]:
+    False before step 0 and from `end` on. `start` may be negative.
+    """
+    step = start + jnp.arange(length)
+    is_there = (step >= 0) & (step < end)
+    here = jnp.clip(step, 0, end - 1)
+    before = jnp.maximum(here - 1, 0)
+    is_begin = step == 0
+    tokens = StepTokens(
+        obs=history.obs[learner, here],
+        prev_action=jnp.where(is_begin, num_actions, history.action[learner, before].astype(jnp.int32)),
+        prev_reward=jnp.where(is_begin, 0.0, history.reward[learner, before].astype(jnp.float32)),
+        prev_done=~is_begin & (history.terminated[learner, before] | history.truncated[learner, before]),
+        is_begin=is_begin,
+        age=age_bucket(here),
+    )
+    return tokens, history.action[learner, here].astype(jnp.int32), is_there
+
+
+def sample_windows(
+    key: jax.Array,
+    history: History,
+    fork_step: jax.Array,
+    *,
+    training: config.Training,
+    context_steps: int,
+    num_windows: int,
+    num_actions: int,
+) -> Context:
+    """`num_windows` training windows [B, L] from before the fork, uniform over learners and starts.
+
+    A share is forced to the start of a history, where an imitator must learn to begin; a share has its age
+    hidden. Histories shorter than a window are padded on the right with weight 0.
+    """
+    learner_key, start_key, forced_key, age_key = jax.random.split(key, 4)
+    num_learners = history.action.shape[0]
+    stride = training.start_every_steps
+    learner = jax.random.randint(learner_key, (num_windows,), 0, num_learners)
+    num_starts = jnp.maximum(fork_step - context_steps, 0) // stride + 1
+    start = stride * jax.random.randint(start_key, (num_windows,), 0, num_starts)
+    is_forced = jax.random.uniform(forced_key, (num_windows,)) < training.start_of_history
+    start = jnp.where(is_forced, 0, start)
+    tokens, action, is_there = jax.vmap(
+        lambda i, s: window(history, i, s, length=context_steps, end=fork_step, num_actions=num_actions)
+    )(learner, start)
+    is_unknown = jax.random.uniform(age_key, (num_windows, 1)) < training.unknown_age
+    age = jnp.where(jnp.broadcast_to(is_unknown, tokens.age.shape), 0, tokens.age)
+    return Context(tokens=tokens.replace(age=age), action=action, weight=is_there.astype(jnp.float32))
+
+
+def prompt_windows(
+    history: History, end_step: jax.Array, *, length: int, num_actions: int
+) -> tuple[StepTokens, jax.Array]:
+    """The last `length` steps before `end_step` of every learner: tokens [N, length], is_there [N, length].
+
+    `end_step` is int [N]. The age is unknown in a prompt; a protocol that tells an age sets it.
+    """
+    tokens, _, is_there = jax.vmap(
+        lambda i, end: window(history, i, end - length, length=length, end=end, num_actions=num_actions)
+    )(jnp.arange(history.action.shape[0]), end_step)
+    return tokens.replace(age=jnp.zeros_like(tokens.age)), is_there
+
+
+def batch_key(key: jax.Array, update: jax.Array) -> jax.Array:
+    """The key of one update's batch, so that a resumed run draws the same windows."""
+    return keys.at_step(keys.stream(key, keys.Stream.BATCH), update)

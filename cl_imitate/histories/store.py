@@ -1,0 +1,245 @@
+"""Histories on disk: one zarr3 array of packed rows [learner, step, byte], sharded, compressed, checksummed.
+
+Written while simulating, whole shards at a time; a manifest beside it tells the fingerprint, the layout, how
+many steps are durably written, each learner's key (from which replay indices can be recomputed: see
+`keys.Stream.REPLAY`) and every shard's size and SHA-256.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from cl_imitate.types import History, Spec
+
+_SCHEMA = 1
+_SHARD_LEARNERS = 64
+_SHARD_STEPS = 4096
+_CHUNK_STEPS = 512
+_TERMINATED, _TRUNCATED, _EXPLORED = 1, 2, 4
+
+
+def row_dtype(spec: Spec) -> np.dtype:
+    """A packed row: observation, action, reward, flags (terminated, truncated, explored)."""
+    return np.dtype(
+        [
+            ("obs", np.uint8, spec.observation.shape),
+            ("action", np.uint8),
+            ("reward", np.dtype(spec.reward_dtype).newbyteorder("<")),
+            ("flags", np.uint8),
+        ]
+    )
+
+
+def pack(history: History, dtype: np.dtype) -> np.ndarray:
+    """History [N, T] -> uint8 [N, T, row bytes]."""
+    rows = np.empty(np.shape(history.action), dtype)
+    rows["obs"], rows["action"], rows["reward"] = history.obs, history.action, history.reward
+    rows["flags"] = (
+        np.asarray(history.terminated) * _TERMINATED
+        + np.asarray(history.truncated) * _TRUNCATED
+        + np.asarray(history.explored) * _EXPLORED
+    ).astype(np.uint8)
+    return rows.view(np.uint8).reshape(*rows.shape, dtype.itemsize)
+
+
+def unpack(raw: np.ndarray, dtype: np.dtype) -> History:
+    """uint8 [N, T, row bytes] -> History of numpy arrays [N, T]."""
+    rows = np.ascontiguousarray(raw).view(dtype)[..., 0]
+    flags = rows["flags"]
+    return History(
+        obs=np.ascontiguousarray(rows["obs"]),
+        action=np.ascontiguousarray(rows["action"]),
+        reward=np.ascontiguousarray(rows["reward"]),
+        terminated=(flags & _TERMINATED) != 0,
+        truncated=(flags & _TRUNCATED) != 0,
+        explored=(flags & _EXPLORED) != 0,
+    )
+
+
+def _open(path: pathlib.Path, num_learners: int, num_steps: int, row_bytes: int, *, create: bool):
+    shard = [min(_SHARD_LEARNERS, num_learners), min(_SHARD_STEPS, num_steps), row_bytes]
+    inner = [1, min(_CHUNK_STEPS, shard[1]), row_bytes]
+    if shard[1] % inner[1]:
+        inner[1] = shard[1]
+    codecs = [
+        {"name": "bytes"},
+        {"name": "zstd", "configuration": {"level": 1}},
+        {"name": "crc32c"},
+    ]
+    spec: dict[str, Any] = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str((path / "steps.zarr").absolute())},
+        "metadata": {
+            "shape": [num_learners, num_steps, row_bytes],
+            "data_type": "uint8",
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
+            "codecs": [
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {
+                        "chunk_shape": inner,
+                        "codecs": codecs,
+                        "index_codecs": [{"name": "bytes"}, {"name": "crc32c"}],
+                    },
+                }
+            ],
+        },
+    }
+    return ts.open(spec, create=create, open=not create).result()
+
+
+class Writer:
+    """Appends chunks in time; only whole shards reach the disk before `close`."""
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        *,
+        fingerprint: str,
+        spec: Spec,
+        num_learners: int,
+        num_steps: int,
+        learner_key_data: np.ndarray,
+    ):
+        """Raises FileExistsError where there is a store already: it is never overwritten."""
+        if path.exists():
+            raise FileExistsError(f"{path} exists and is not overwritten. Use another --run-dir.")
+        path.mkdir(parents=True)
+        self._path = path
+        self._dtype = row_dtype(spec)
+        self._array = _open(path, num_learners, num_steps, self._dtype.itemsize, create=True)
+        self._shard_steps = min(_SHARD_STEPS, num_steps)
+        self._num_steps = num_steps
+        self._waiting: list[np.ndarray] = []
+        self._written = 0
+        self._manifest = {
+            "schema": _SCHEMA,
+            "fingerprint": fingerprint,
+            "num_learners": num_learners,
+            "num_steps": num_steps,
+            "row": {name: str(self._dtype[name]) for name in self._dtype.names or ()},
+            "row_bytes": self._dtype.itemsize,
+            "learner_key_data": np.asarray(learner_key_data).tolist(),
+        }
+        self._write_manifest(shards={})
+
+    def append(self, history: History) -> None:
+        """The next steps of all learners, [N, any number of steps]."""
+        self._waiting.append(pack(history, self._dtype))
+        if sum(part.shape[1] for part in self._waiting) >= self._shard_steps:
+            self._flush(whole_shards=True)
+
+    def close(self) -> None:
+        """Write what is left, then the manifest with the checksums.
+
+        Raises:
+          ValueError: fewer or more steps were appended than announced.
+        """
+        self._flush(whole_shards=False)
+        if self._written != self._num_steps:
+            raise ValueError(
+                f"{self._path}: {self._written} steps were appended, {self._num_steps} announced."
+            )
+        shards = {}
+        for file in sorted((self._path / "steps.zarr").rglob("*")):
+            if file.is_file():
+                name = file.relative_to(self._path).as_posix()
+                shards[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+        self._write_manifest(shards=shards)
+
+    def _flush(self, *, whole_shards: bool) -> None:
+        if not self._waiting:
+            return
+        rows = np.concatenate(self._waiting, axis=1)
+        count = rows.shape[1] // self._shard_steps * self._shard_steps if whole_shards else rows.shape[1]
+        if count:
+            self._array[:, self._written : self._written + count].write(rows[:, :count]).result()
+            self._written += count
+        self._waiting = [rows[:, count:]] if count < rows.shape[1] else []
+
+    def _write_manifest(self, *, shards: dict) -> None:
+        text = json.dumps({**self._manifest, "committed_steps": self._written, "shards": shards}, indent=1)
+        temporary = self._path / "manifest.json.tmp"
+        temporary.write_text(text)
+        temporary.replace(self._path / "manifest.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Random access to a finished store."""
+
+    path: pathlib.Path
+    manifest: dict
+    dtype: np.dtype
+    array: Any
+
+    def read(self) -> History:
+        """All of it, numpy [N, T]."""
+        return self._history(self.array[:, :])
+
+    def window(self, learner: int, start: int, length: int) -> History:
+        """Steps start .. start + length - 1 of one learner, numpy [length].
+
+        Raises:
+          IndexError: the window does not lie inside that learner's history.
+        """
+        num_learners, num_steps = self.manifest["num_learners"], self.manifest["num_steps"]
+        if not (0 <= learner < num_learners and 0 <= start and start + length <= num_steps and length > 0):
+            raise IndexError(
+                f"window [{start}, {start + length}) of learner {learner} is outside the store's "
+                f"{num_learners} learners x {num_steps} steps"
+            )
+        rows = self._history(self.array[learner : learner + 1, start : start + length])
+        return History(**{name: getattr(rows, name)[0] for name in History.__dataclass_fields__})
+
+    def _history(self, view) -> History:
+        try:
+            return unpack(view.read().result(), self.dtype)
+        except ValueError as error:
+            raise ValueError(f"{self.path} holds a damaged shard: {error}") from error
+
+
+def open_store(path: pathlib.Path, *, fingerprint: str, spec: Spec, verify: bool = True) -> Reader:
+    """Open a finished store; `verify` compares every shard with its checksum first.
+
+    Raises:
+      ValueError: missing, unfinished, of another configuration, or a shard is torn or altered (named).
+    """
+    fix = "Remove the folder and run `cl-imitate simulate` again."
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}/manifest.json cannot be read ({error}). {fix}") from error
+    if manifest["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"{path} was made by another configuration (fingerprint {manifest['fingerprint'][:12]}, this run "
+            f"has {fingerprint[:12]}). Use another --run-dir."
+        )
+    if not manifest["shards"]:
+        raise ValueError(f"{path} was not finished ({manifest['committed_steps']} steps). {fix}")
+    if verify:
+        for name, expected in manifest["shards"].items():
+            _check_shard(path / name, expected, fix)
+    dtype = row_dtype(spec)
+    array = _open(path, manifest["num_learners"], manifest["num_steps"], dtype.itemsize, create=False)
+    return Reader(path, manifest, dtype, array)
+
+
+def _check_shard(file: pathlib.Path, expected: dict, fix: str) -> None:
+    if not file.exists():
+        raise ValueError(f"the shard {file} is missing. {fix}")
+    size = file.stat().st_size
+    if size != expected["bytes"]:
+        raise ValueError(f"the shard {file} is torn: {size} bytes, {expected['bytes']} were written. {fix}")
+    if _sha256(file) != expected["sha256"]:
+        raise ValueError(f"the shard {file} was altered: its SHA-256 is not the manifest's. {fix}")
+
+
+def _sha256(file: pathlib.Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

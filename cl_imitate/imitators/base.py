@@ -1,0 +1,41 @@
+"""What every imitator is: a frozen function of the visible stream with a memory.
+
+An imitator sees observations, actions, rewards and episode ends; nothing in it may import environments or
+learners. All functions take a batch of E streams that run in lockstep, and one set of parameters; the
+ensemble over imitator seeds is a `vmap` of the caller's.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from cl_imitate.types import StepTokens
+
+Params = Any
+Memory = Any
+
+
+class Imitator(NamedTuple):
+    """Pure functions, and two static numbers.
+
+    init(key) -> params.
+    logits(params, tokens [B, L], key | None) -> action logits float32 [B, L, A], causal; a key turns on
+      dropout and input masking (training).
+    init_memory(num_streams) -> Memory: an empty context for E streams.
+    prompt(params, memory, tokens [E, P], is_there [E, P]) -> Memory: P steps read at once; `is_there` is
+      False on the left where a stream's prompt is shorter.
+    begin_block(params, memory) -> Memory: called before every `block_steps` calls of `act`.
+    act(params, memory, tokens [E]) -> (logits [E, A], Memory): one step.
+    forget(memory, where bool [E]) -> Memory: those streams' contexts are emptied.
+    """
+
+    init: Callable[[jax.Array], Params]
+    logits: Callable[[Params, StepTokens, jax.Array | None], jax.Array]
+    init_memory: Callable[[int], Memory]
+    prompt: Callable[[Params, Memory, StepTokens, jax.Array], Memory]
+    begin_block: Callable[[Params, Memory], Memory]
+    act: Callable[[Params, Memory, StepTokens], tuple[jax.Array, Memory]]
+    forget: Callable[[Memory, jax.Array], Memory]
+    block_steps: int
+    num_actions: int

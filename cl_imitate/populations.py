@@ -1,0 +1,135 @@
+"""Which learners a run has: recorded, held-out, and those newly born for a rung. Derived from config and seed.
+
+Nothing here is stored: keys, tasks and rates of every learner can be made again at any time.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cl_imitate import config, keys, simulate
+from cl_imitate.envs import tasks
+from cl_imitate.learners import dqn as dqn_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Population:
+    """N learners with their tasks."""
+
+    name: str
+    family: tasks.Family
+    learner: config.Learner
+    dqn: dqn_lib.DQN
+    learner_keys: jax.Array  # keys [N]
+    streams: simulate.Streams  # keys [N] each
+    rates: dqn_lib.DQNHyperparams  # [N]
+    env_params: Any  # [N, ...]
+    task: np.ndarray  # int [N]: learners with equal numbers share a task
+
+    @property
+    def num_learners(self) -> int:
+        return len(self.task)
+
+    @property
+    def static(self) -> dict[str, Any]:
+        """The arguments by which `simulate` is compiled."""
+        return {"env": self.family.env, "dqn": self.dqn, "learner": self.learner}
+
+    def newborn(self) -> simulate.Ensemble:
+        """All learners at random initialisation."""
+        return simulate.init_ensemble(self.learner_keys, self.env_params, env=self.family.env, dqn=self.dqn)
+
+    def abstract(self) -> simulate.Ensemble:
+        """The shapes of a snapshot, for reading one."""
+        return jax.eval_shape(self.newborn)
+
+
+def _make(
+    name: str,
+    experiment: config.Experiment,
+    family: tasks.Family,
+    *,
+    stream: keys.Stream,
+    num_learners: int,
+    num_tasks: int,
+    task_stream: keys.Stream,
+    index: int = 0,
+) -> Population:
+    root = keys.root(experiment.seed)
+    task = np.arange(num_learners) % num_tasks
+    task_keys = keys.members(keys.stream(keys.stream(root, keys.Stream.TASK), task_stream), num_tasks)
+    env_params = jax.jit(jax.vmap(family.sample))(task_keys[jnp.asarray(task)])
+    learner_keys = keys.members(keys.member(keys.stream(root, stream), index), num_learners)
+    return Population(
+        name=name,
+        family=family,
+        learner=experiment.learner,
+        dqn=dqn_lib.make_dqn(experiment.learner, family.env.spec),
+        learner_keys=learner_keys,
+        streams=simulate.make_streams(learner_keys),
+        rates=dqn_lib.hyperparams(experiment.learner, num_learners),
+        env_params=env_params,
+        task=task,
+    )
+
+
+def make(name: str, experiment: config.Experiment) -> Population:
+    """A recorded population: "recorded", "held_out" or "held_out_train_tasks"."""
+    simulation = experiment.simulation
+    num_train_tasks = simulation.num_tasks or simulation.num_recorded
+    num_learners, num_tasks, stream, task_stream = {
+        "recorded": (
+            simulation.num_recorded,
+            num_train_tasks,
+            keys.Stream.RECORDED,
+            keys.Stream.RECORDED,
+        ),
+        "held_out": (
+            simulation.num_held_out,
+            simulation.num_held_out_tasks or simulation.num_held_out,
+            keys.Stream.HELD_OUT,
+            keys.Stream.HELD_OUT,
+        ),
+        "held_out_train_tasks": (
+            simulation.num_held_out_train_tasks,
+            num_train_tasks,
+            keys.Stream.HELD_OUT_TRAIN_TASKS,
+            keys.Stream.RECORDED,
+        ),
+    }[name]
+    split = "held_out" if name == "held_out" else "train"
+    family = tasks.make(experiment.environment, shapes=experiment.shapes, split=split)
+    return _make(
+        name,
+        experiment,
+        family,
+        stream=stream,
+        num_learners=num_learners,
+        num_tasks=num_tasks,
+        task_stream=task_stream,
+    )
+
+
+def on_rung(experiment: config.Experiment, rung: config.Rung, index: int) -> Population:
+    """Newly born learners on the tasks of one rung of the ladder (`index` its place in the config)."""
+    family = tasks.make(
+        rung.environment or experiment.environment,
+        shapes=experiment.shapes,
+        variants=rung.variants,
+        split=rung.split,
+    )
+    num_learners = experiment.evaluation.elsewhere_learners
+    num_train_tasks = experiment.simulation.num_tasks or experiment.simulation.num_recorded
+    return _make(
+        f"rung {rung.rung} {rung.name}",
+        experiment,
+        family,
+        stream=keys.Stream.RUNG,
+        num_learners=num_learners,
+        num_tasks=min(num_learners, num_train_tasks) if rung.split == "train" else num_learners,
+        task_stream=keys.Stream.RECORDED if rung.split == "train" else keys.Stream.HELD_OUT,
+        index=index,
+    )

@@ -1,0 +1,38 @@
+"""Which devices an ensemble is split over. The split is by member; nothing is exchanged between devices."""
+
+import math
+from collections.abc import Callable
+
+import jax
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+ENSEMBLE = "ensemble"
+SPLIT = PartitionSpec(ENSEMBLE)
+WHOLE = PartitionSpec()
+
+
+def ensemble_mesh(num_members: int) -> Mesh:
+    """A mesh of as many local devices as divide the ensemble evenly."""
+    devices = jax.local_devices()
+    count = math.gcd(num_members, len(devices))
+    return jax.make_mesh((count,), (ENSEMBLE,), devices=devices[:count], axis_types=(AxisType.Auto,))
+
+
+def over_ensemble(function: Callable, mesh: Mesh, *, in_specs, out_specs) -> Callable:
+    """`function` run on each device's members. Specs are pytree prefixes of SPLIT and WHOLE.
+
+    `check_vma` is off: environments that sample inside control flow do not carry the annotations it needs.
+    """
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def place(tree, mesh: Mesh, specs):
+    """`tree` on the mesh's devices as its specs (a pytree prefix) say, so that a first call meets the types
+    and places of all later ones and compiles once."""
+    shardings = jax.tree.map(
+        lambda spec: jax.sharding.NamedSharding(mesh, spec),
+        specs,
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+    leaves = jax.tree.broadcast(shardings, tree, is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
+    return jax.tree.map(jax.device_put, tree, leaves)

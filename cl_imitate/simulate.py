@@ -1,0 +1,303 @@
+"""Learners and environments in lockstep: scans of an ensemble, one compiled program a chunk.
+
+    chunk = scan over target periods { scan over iterations { scan over env steps -> replay rows
+                                                              scan over gradient steps } ; target copy }
+
+Everything that every learner does at the same time is nested structure, not a batched `cond` (which under
+`vmap` runs both branches). So intervals and sizes are static, and the counters are scalars that no `vmap` sees.
+"""
+
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh
+
+from cl_imitate import config, keys, sharding
+from cl_imitate.envs.base import Env
+from cl_imitate.learners import replay
+from cl_imitate.learners.dqn import DQN, DQNHyperparams, DQNState
+from cl_imitate.types import History
+
+Mode = Literal["warm_up", "learn", "hold"]
+"""warm_up: uniformly random actions fill the replay. learn: TD updates. hold: acts, weights fixed."""
+
+
+@struct.dataclass(kw_only=True)
+class Clock:
+    """The counters that the ensemble shares, int32 []."""
+
+    step: jax.Array  # env steps lived
+    update: jax.Array  # gradient steps taken
+    cursor: replay.Cursor
+
+
+@struct.dataclass(kw_only=True)
+class Ensemble:
+    """N learners, each in its environment, at one moment: all that going on bit-exactly needs.
+
+    With the learners' keys and tasks, which do not change, this is the snapshot (`LearnerSnapshot`).
+    """
+
+    learner: DQNState  # [N, ...]
+    env_state: Any  # [N, ...]
+    obs: jax.Array  # [N, ...]
+    clock: Clock
+
+
+@struct.dataclass(kw_only=True)
+class Streams:
+    """Each learner's named random streams, keys [N]; step t folds in t."""
+
+    act: jax.Array
+    env: jax.Array
+    replay: jax.Array
+
+
+SPECS = Ensemble(
+    learner=sharding.SPLIT,  # pyright: ignore[reportArgumentType]
+    env_state=sharding.SPLIT,
+    obs=sharding.SPLIT,  # pyright: ignore[reportArgumentType]
+    clock=sharding.WHOLE,  # pyright: ignore[reportArgumentType]
+)
+
+
+def make_streams(learner_keys: jax.Array) -> Streams:
+    """Streams of learners with keys [N]."""
+
+    def named(name: keys.Stream) -> jax.Array:
+        return jax.vmap(lambda key: keys.stream(key, name))(learner_keys)
+
+    return Streams(act=named(keys.Stream.ACT), env=named(keys.Stream.ENV), replay=named(keys.Stream.REPLAY))
+
+
+@functools.partial(jax.jit, static_argnames=("env", "dqn"))
+def init_ensemble(learner_keys: jax.Array, env_params: Any, *, env: Env, dqn: DQN) -> Ensemble:
+    """N learners at random initialisation, age 0, from their keys [N] and tasks [N]."""
+
+    def one(key, params):
+        env_state, obs = env.init(keys.stream(key, keys.Stream.ENV_INIT), params)
+        return dqn.init(keys.stream(key, keys.Stream.LEARNER_INIT), obs), env_state, obs
+
+    learner, env_state, obs = jax.vmap(one)(learner_keys, env_params)
+    clock = Clock(step=jnp.int32(0), update=jnp.int32(0), cursor=replay.first_cursor())
+    return Ensemble(learner=learner, env_state=env_state, obs=obs, clock=clock)
+
+
+def env_step(
+    ensemble: Ensemble,
+    streams: Streams,
+    env_params: Any,
+    rates: DQNHyperparams,
+    *,
+    env: Env,
+    dqn: DQN,
+    learner: config.Learner,
+    mode: Mode,
+) -> tuple[Ensemble, History]:
+    """One step of every learner; the record has no time axis."""
+    step = ensemble.clock.step
+    learning_step = jnp.maximum(step - learner.learning_starts_steps, 0)
+
+    def one(act_key, env_key, state, rates, params, env_state, obs):
+        act_key = keys.at_step(act_key, step)
+        if mode == "warm_up":
+            action, explored = jax.random.randint(act_key, (), 0, env.spec.num_actions), jnp.bool_(True)
+        else:
+            action, explored = dqn.act(act_key, state, rates, obs, learning_step)
+        env_state, timestep = env.step(keys.at_step(env_key, step), params, env_state, action)
+        return env_state, timestep, action, explored
+
+    env_state, timestep, action, explored = jax.vmap(one)(
+        streams.act, streams.env, ensemble.learner, rates, env_params, ensemble.env_state, ensemble.obs
+    )
+    record = History(
+        obs=ensemble.obs,
+        action=action.astype(jnp.uint8),
+        reward=timestep.reward.astype(env.spec.reward_dtype),
+        terminated=timestep.terminated,
+        truncated=timestep.truncated,
+        explored=explored,
+    )
+    state, clock = ensemble.learner, ensemble.clock.replace(step=step + 1)
+    if mode != "hold":
+        rows = dqn.replay.add(
+            state.rows,
+            clock.cursor,
+            timestep.obs,
+            action,
+            timestep.reward,
+            timestep.terminated,
+            timestep.final_obs,
+        )
+        state = state.replace(rows=rows)
+        clock = clock.replace(cursor=replay.advance(clock.cursor))
+    ensemble = ensemble.replace(learner=state, env_state=env_state, obs=timestep.obs, clock=clock)
+    return ensemble, record
+
+
+def gradient_step(ensemble: Ensemble, streams: Streams, rates: DQNHyperparams, *, dqn: DQN) -> Ensemble:
+    """One TD update of every learner."""
+    clock = ensemble.clock
+
+    def one(key, state, rates):
+        return dqn.update(keys.at_step(key, clock.update), state, rates, clock.cursor)[0]
+
+    state = jax.vmap(one)(streams.replay, ensemble.learner, rates)
+    return ensemble.replace(learner=state, clock=clock.replace(update=clock.update + 1))
+
+
+def _scan(body, carry, length: int):
+    """A scan of `length` bodies whose records are joined on one leading axis."""
+    if length == 1:
+        return body(carry, None)
+    carry, records = jax.lax.scan(body, carry, None, length)
+    return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), records)
+
+
+def _chunk(ensemble, streams, env_params, rates, *, env, dqn, learner, num_steps, mode):
+    def step(carry, _):
+        carry, record = env_step(
+            carry, streams, env_params, rates, env=env, dqn=dqn, learner=learner, mode=mode
+        )
+        return carry, jax.tree.map(lambda x: x[None], record)
+
+    def iteration(carry, _):
+        carry, record = _scan(step, carry, learner.steps_per_update)
+        for _ in range(learner.updates_per_iteration):
+            carry = gradient_step(carry, streams, rates, dqn=dqn)
+        return carry, record
+
+    def sync(carry):
+        return carry.replace(learner=jax.vmap(dqn.sync)(carry.learner))
+
+    if mode != "learn":
+        ensemble, record = _scan(step, ensemble, num_steps)
+    else:
+        num_iterations = num_steps // learner.steps_per_update
+        period = learner.target_period_updates // learner.updates_per_iteration
+        if period == 0:
+            ensemble, record = _scan(iteration, ensemble, num_iterations)
+        elif num_iterations % period == 0:
+
+            def target_period(carry, _):
+                carry, record = _scan(iteration, carry, period)
+                return sync(carry), record
+
+            ensemble, record = _scan(target_period, ensemble, num_iterations // period)
+        else:  # the period is a multiple of the chunk: the copy can only fall on a chunk's end
+            ensemble, record = _scan(iteration, ensemble, num_iterations)
+            due = ensemble.clock.update % learner.target_period_updates == 0
+            synced = sync(ensemble).learner.target_params
+            target = jax.tree.map(
+                lambda new, old: jnp.where(due, new, old), synced, ensemble.learner.target_params
+            )
+            ensemble = ensemble.replace(learner=ensemble.learner.replace(target_params=target))
+    return ensemble, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), record)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("env", "dqn", "learner", "num_steps", "mode", "mesh"),
+    donate_argnames=("ensemble",),
+)
+def run_chunk(
+    ensemble: Ensemble,
+    streams: Streams,
+    env_params: Any,
+    rates: DQNHyperparams,
+    *,
+    env: Env,
+    dqn: DQN,
+    learner: config.Learner,
+    num_steps: int,
+    mode: Mode,
+    mesh: Mesh,
+) -> tuple[Ensemble, History]:
+    """`num_steps` steps of N learners; the ensemble is donated. Returns it, and the history [N, num_steps].
+
+    `num_steps` must be a multiple of `learner.steps_per_update`, and of the target period or the reverse
+    (`chunk_plan` sees to it).
+    """
+    body = functools.partial(_chunk, env=env, dqn=dqn, learner=learner, num_steps=num_steps, mode=mode)
+    split = sharding.SPLIT
+    sharded = sharding.over_ensemble(
+        body, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split)
+    )
+    return sharded(ensemble, streams, env_params, rates)
+
+
+@functools.partial(jax.jit, static_argnames=("env", "dqn"))
+def begin_episode(
+    ensemble: Ensemble, reset_keys: jax.Array, env_params: Any, *, env: Env, dqn: DQN
+) -> Ensemble:
+    """The same learners at the start of a new episode; the environments' age goes on. Keys and tasks [N]."""
+    env_state, obs = jax.vmap(env.reset)(reset_keys, env_params, ensemble.env_state)
+    rows = dqn.replay.restart(ensemble.learner.rows, ensemble.clock.cursor, obs)
+    return ensemble.replace(env_state=env_state, obs=obs, learner=ensemble.learner.replace(rows=rows))
+
+
+def advance(
+    ensemble: Ensemble,
+    streams: Streams,
+    env_params: Any,
+    rates: DQNHyperparams,
+    *,
+    env: Env,
+    dqn: DQN,
+    learner: config.Learner,
+    num_steps: int,
+    chunk_steps: int,
+    hold: bool = False,
+) -> Iterator[tuple[Ensemble, History]]:
+    """Live `num_steps` more steps, yielding the ensemble and the history [N, chunk] after every chunk.
+
+    The ensemble passed in is consumed (donated); so is each one yielded, when the next chunk is asked for.
+    `chunk_steps` must divide `num_steps` and the rest of the warm-up.
+    """
+    mesh = sharding.ensemble_mesh(ensemble.obs.shape[0])
+    ensemble = sharding.place(ensemble, mesh, SPECS)
+    streams, env_params, rates = (
+        sharding.place(tree, mesh, sharding.SPLIT) for tree in (streams, env_params, rates)
+    )
+    step = int(ensemble.clock.step)
+    end = step + num_steps
+    while step < end:
+        mode: Mode = "hold" if hold else "warm_up" if step < learner.learning_starts_steps else "learn"
+        ensemble, history = run_chunk(
+            ensemble,
+            streams,
+            env_params,
+            rates,
+            env=env,
+            dqn=dqn,
+            learner=learner,
+            num_steps=chunk_steps,
+            mode=mode,
+            mesh=mesh,
+        )
+        step += chunk_steps
+        yield ensemble, history
+
+
+def chunk_plan(boundaries: Iterable[int], learner: config.Learner, *, at_most: int) -> int:
+    """The largest chunk that ends on every boundary (steps) and fits the learner's intervals.
+
+    Raises:
+      ValueError: there is none.
+    """
+    common = math.gcd(*boundaries, learner.learning_starts_steps)
+    period = learner.target_period_updates * learner.steps_per_update // learner.updates_per_iteration
+    for size in range(min(common, at_most), 0, -1):
+        fits_period = period == 0 or size % period == 0 or period % size == 0
+        if common % size == 0 and size % learner.steps_per_update == 0 and fits_period:
+            return size
+    raise ValueError(
+        f"no chunk of steps fits: forks, stages, horizons and learner.learning_starts_steps have the common "
+        f"divisor {common}, but learner.steps_per_update = {learner.steps_per_update} and "
+        f"learner.target_period_updates = {learner.target_period_updates}. Make the former multiples of the latter."
+    )
