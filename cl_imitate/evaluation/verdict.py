@@ -1,0 +1,124 @@
+"""The verdict: all answers, the gate, what makes a run void. Pure: no files, no clock."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cl_imitate.config import Experiment
+from cl_imitate.evaluation import answers, wording
+from cl_imitate.evaluation.results import Cell
+
+SCHEMA = 1
+
+COLUMNS = ("question", "the post predicts", "measured", "estimate [95% interval]", "what it means")
+
+
+def decide(
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    *,
+    fingerprint: str,
+    frozen: Mapping[str, str | Sequence[str]],
+    seconds: Mapping[str, float],
+    td_steps: int,
+    imitator_steps: int,
+    gate_cells: Sequence[Cell] | None = None,
+    not_run: Sequence[str] | None = None,
+    controls: Mapping[str, bool] | None = None,
+) -> dict:
+    """The verdict, ready for JSON (what could not be computed is null).
+
+    Args:
+      frozen: `sha256_before` and `sha256_after` of every imitator's parameters.
+      gate_cells: the gate experiment's cells, where the gate is an experiment of its own.
+      not_run: controls that were not run; None: all of the experiment page's.
+      controls: positive controls that were run, and whether each passed.
+    """
+    contexts = sorted({cell.context_steps for cell in cells if cell.protocol != "gate"})
+    by_context = {
+        context: answers.questions(experiment, [cell for cell in cells if cell.context_steps == context])
+        for context in contexts
+    }
+    questions = by_context.get(experiment.imitator.context_steps) or answers.questions(experiment, [])
+    gate = answers.gate(experiment, cells if experiment.gate.experiment == "self" else gate_cells or [])
+    given = {name: one["answer"] for name, one in questions.items()}
+    return _plain(
+        {
+            "schema": SCHEMA,
+            "fingerprint": fingerprint,
+            "void": _void_reasons(gate, frozen, controls or {}),
+            "summary": wording.summary(given, questions["now"].get("exceeds", False)),
+            "not_run": list(wording.CONTROLS_NOT_RUN if not_run is None else not_run),
+            "controls": dict(controls or {}),
+            "gate": gate,
+            "frozen": dict(frozen),
+            "context_steps": experiment.imitator.context_steps,
+            "questions": questions,
+            "contexts": {str(context): by_context[context] for context in contexts},
+            "seconds": dict(seconds),
+            "td_steps": td_steps,
+            "imitator_steps": imitator_steps,
+            "rules": dataclasses.asdict(experiment.rules),
+        }
+    )
+
+
+def rows(verdict: Mapping) -> list[tuple[str, ...]]:
+    """The verdict as a table under `COLUMNS`."""
+    return [
+        (
+            one["question"],
+            one["predicted"],
+            _measured(one),
+            number(one["estimate"], one["ci95"]),
+            one["meaning"],
+        )
+        for one in verdict["questions"].values()
+    ]
+
+
+def number(estimate: float | None, ci95: Sequence[float | None]) -> str:
+    """`0.98 [0.95, 1.01]`; a dash for what was not measured."""
+    if estimate is None:
+        return "–"
+    return f"{estimate:.2f} [{', '.join('?' if end is None else f'{end:.2f}' for end in ci95)}]"
+
+
+def _void_reasons(
+    gate: dict, frozen: Mapping[str, str | Sequence[str]], controls: Mapping[str, bool]
+) -> list[str]:
+    reasons = []
+    if gate["passed"] is None:
+        reasons.append(f"the gate was not run: {gate['reason']}")
+    elif not gate["passed"]:
+        reasons.append(
+            f"the gate failed: imitator {gate['imitator_gain']:.2f} of the learner's gain, wiped "
+            f"{gate['wiped_gain']:.2f}, {gate['fraction_of_tasks_above_half']:.0%} of tasks above half"
+        )
+    reasons += [f"a positive control failed: {name}" for name, passed in controls.items() if not passed]
+    before, after = frozen.get("sha256_before"), frozen.get("sha256_after")
+    if not before or not after:
+        reasons.append("the hash of the frozen imitators' parameters was not recorded")
+    elif list(before) != list(after):
+        reasons.append("the frozen imitators' parameters changed: SHA-256 before and after differ")
+    return reasons
+
+
+def _measured(one: Mapping) -> str:
+    return f"{one['answer']} (exceeds)" if one.get("exceeds") else one["answer"]
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: no numpy types, null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(one) for one in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, float | np.floating):
+        return round(float(value), 6) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

@@ -1,0 +1,138 @@
+"""The questions, rules and answers in plain words, for the verdict, the terminal and the report."""
+
+from cl_imitate.config import Rules
+
+QUESTIONS = {
+    "now": "NOW: at the end of training, does it act as the learner does, and as well? (Joe today)",
+    "month": "MONTH: can it be Joe plus a month of a field that is in its training data?",
+    "process": "PROCESS: does it reproduce the process by which Joe grows?",
+    "later": "LATER: does it go on improving after the recording stopped, as the learner does?",
+    "elsewhere": "ELSEWHERE: in a task never seen, is it terrible at first and an expert later?",
+}
+
+PREDICTED = {"now": "yes", "month": "yes", "process": "no", "later": "no", "elsewhere": "no"}
+"""What the post predicts."""
+
+CONTROLS_NOT_RUN = (
+    "positive control: the learner posterior (a Bayesian mixture over learners actually run)",
+    "floor: clones of the learner that differ only in hidden randomness",
+    "deterministic, replay-free learner",
+    "visibility ladder (epsilon coin, replay indices, initialisation seed shown to the imitator)",
+    "sham learner (the same return curve, made by mixing snapshots)",
+    "episodes shuffled; rewards masked",
+    "counterfactual learner (an off-policy DQN fed the imitator's own stream)",
+    "stalled learner's history",
+    "test-time training (the imitator's weights unfrozen)",
+    "recurrent imitator with unbounded state",
+    "sweep of model size, data and training steps until held-out cross-entropy stops falling",
+    "analytic line: perfect use of the window",
+)
+
+_MEANING = {
+    ("now", "yes"): "The frozen imitator is as good as the learner it watched, as the learner is now.",
+    ("now", "no"): "Even the learner's present skill is not reproduced.",
+    ("now", "undecided"): "The interval contains the bound: more learners or imitator seeds would decide.",
+    ("month", "yes"): "Asked for an older learner, it acts as one, on tasks that were in its training data.",
+    ("month", "no"): "Asked for an older learner, it falls short even on training tasks.",
+    ("month", "undecided"): "At its worst stage, the interval contains the bound.",
+    ("process", "yes"): "Weights frozen, it improves as the learner did over the recorded span.",
+    ("process", "partial"): "It improves over the span, but it is not settled that it reaches half of what "
+    "the learner gains, or that it gains next to nothing.",
+    ("process", "no"): "It does not improve as the learner did, though every stage was in its training data.",
+    ("process", "void"): "Cannot be asked here: see the reason.",
+    ("later", "yes"): "Weights frozen, it goes on improving after its own NOW.",
+    ("later", "partial"): "It improves after its own NOW, but it is not settled that it reaches half of what "
+    "the learner gains, or that it gains next to nothing.",
+    ("later", "no"): "It stays where the recording stopped, or falls back, while the learner goes on.",
+    ("later", "void"): "Cannot be asked at this fork: see the reason.",
+    (
+        "elsewhere",
+        "yes",
+    ): "It learns from nothing wherever the learner does, in every counted rung from 2 up.",
+    ("elsewhere", "partial"): "It learns in some of the new tasks, or only in part.",
+    ("elsewhere", "no"): "It does not learn in any task that is new in more than its hidden goal.",
+    ("elsewhere", "void"): "No rung from 2 up counts: see the reasons.",
+}
+
+
+def meaning(question: str, answer: str) -> str:
+    """What an answer means."""
+    return _MEANING.get((question, answer), "Not measured in this run.")
+
+
+def rules_in_words(rules: Rules) -> dict[str, str]:
+    """Each question's rule, as it is applied."""
+    percent = f"{100 * rules.confidence:.4g}%"
+    bounds = (
+        f"yes if the lower bound of the {percent} interval is above {rules.learns_yes:g}; no if the upper bound "
+        f"is below {rules.learns_no:g} (getting worse is also no); else partial"
+    )
+    even = (
+        f"yes if the lower bound of the {percent} interval is above {rules.parity:g} (exceeds if above "
+        f"{rules.exceeds:g}); no if the upper bound is below {rules.parity:g}; else undecided"
+    )
+    end = f"the last {rules.reference_fraction:.0%} of the horizon"
+    return {
+        "now": "rho = the frozen imitator's gain over random / the held learner's gain over random, both "
+        f"right after the fork; {even}.",
+        "month": "rho as in NOW, against the learner held at the age asked for; the answer is that of the worst "
+        f"stage on training tasks, Holm-corrected over stages; {even}.",
+        "process": f"r = the imitator's gain over the span / the learner's. A gain is the level in {end} less "
+        "the level both start from: the learner held at the start of the span (an untrained one at 0), or "
+        "random where that was not run. The answer is that of an empty context (stage 0); "
+        f"{bounds}. Void where the learner gains under {rules.min_learner_gain:.0%} of its range.",
+        "later": f"r = the imitator's gain after its own NOW / the learner's gain after the fork: levels in {end}, "
+        f"less the imitator's and the held learner's levels right after the fork; {bounds}. Void at a fork where "
+        f"rho at NOW is under {rules.later_min_now_ratio:g}, or the learner gains under "
+        f"{rules.min_learner_gain:.0%} of its range.",
+        "elsewhere": f"recovered = the imitator's gain over random in {end}, from an empty context / a fresh "
+        f"learner's; per rung {bounds}. A rung counts only where the learner itself reaches "
+        f"{rules.elsewhere_min_learner_gain:g} of its range up to the ceiling. Overall: yes or no if "
+        "unanimous over counted rungs from 2 up, else partial; void if none counts.",
+    }
+
+
+_SENTENCES = {
+    "now": {
+        "yes": "matches the learner as it is at the end of training",
+        "no": "does not match even the learner as it is at the end of training",
+        "undecided": "may or may not match the learner as it is at the end of training (undecided)",
+    },
+    "process": {
+        "yes": "reproduces the process by which the learner became so",
+        "partial": "reproduces in part the process by which the learner became so",
+        "no": "does not reproduce the process by which the learner became so",
+        "void": "cannot be tested here on the process by which the learner became so",
+    },
+    "later": {
+        "yes": "goes on improving after the recording stopped, as the learner does",
+        "partial": "improves in part after the recording stopped",
+        "no": "does not go on improving after the recording stopped, while the learner does",
+        "void": "cannot be tested here on what comes after the recording stopped",
+    },
+    "elsewhere": {
+        "yes": "learns in every kind of new task that counts",
+        "partial": "learns only in part, or only in some, of the new tasks",
+        "no": "learns in none of the new tasks",
+        "void": "cannot be tested here on new tasks",
+    },
+}
+
+
+def summary(answers: dict[str, str], exceeds: bool) -> str:
+    """Two sentences for the reader who reads nothing else."""
+    clauses = {
+        question: texts.get(answers[question], f"was not asked about {question.upper()}")
+        for question, texts in _SENTENCES.items()
+    }
+    if exceeds:
+        clauses["now"] = "is better than the learner is at the end of training"
+    first = _join("now", "process", answers, clauses)
+    second = _join("later", "elsewhere", answers, clauses)
+    return f"With its weights frozen, the imitator {first}. Beyond its training data, it {second}."
+
+
+def _join(one: str, other: str, answers: dict[str, str], clauses: dict[str, str]) -> str:
+    favourable = {"yes"}
+    same = (answers[one] in favourable) == (answers[other] in favourable)
+    return f"{clauses[one]}, {'and it' if same else 'but it'} {clauses[other]}"

@@ -1,0 +1,202 @@
+"""Interquartile means, and intervals over tasks, learners and imitator seeds.
+
+Axes everywhere: S imitator seeds, n held-out learners, B bootstrap samples. Values are `[..., S, n]`.
+
+*Source: Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice" (rliable).* As there: the
+aggregate is the IQM of all scores of all tasks, pooled, and the interval is the percentile interval of a
+stratified bootstrap. Where we differ, and why:
+
+- rliable's strata are tasks, which it holds fixed, because its benchmark has just these. Our tasks are a sample
+  of a family, so we resample tasks, and learners within tasks. With a single task both are the same procedure.
+- Our strata are imitator seeds. All seeds meet the same learners, so one resample of the learners serves every
+  seed: drawing anew for each seed would count the same learners S times and make intervals too short.
+- All arms of a sample hold the same resampled learners (paired).
+- Under `MIN_SEEDS` seeds, the t interval over the seeds' own estimates replaces the bootstrap's if it is wider;
+  from there on seeds are many enough to be resampled themselves, so that their spread is never left out.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.stats
+
+MIN_SEEDS = 8
+"""From so many imitator seeds on, seeds are resampled and no t interval is taken."""
+
+_VALUES_AT_ONCE = 4_000_000  # bootstrap samples are taken in pieces of so many values, to bound the memory
+
+Estimator = Callable[..., np.ndarray]
+"""Arrays `[..., S, n]`, one an arm -> estimates `[...]`."""
+
+
+def iqm(values: np.ndarray) -> np.ndarray:
+    """The interquartile mean over seeds and learners: `[..., S, n] -> [...]`."""
+    values = np.asarray(values, dtype=float)
+    return scipy.stats.trim_mean(values.reshape(*values.shape[:-2], -1), 0.25, axis=-1)
+
+
+def iqm_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """A ratio of IQMs: unlike a mean of ratios it survives a learner whose own range is near 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(iqm(numerator), iqm(denominator))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Estimate:
+    """An estimate with what its interval is made of."""
+
+    value: float
+    draws: np.ndarray  # float [B]: the bootstrap's estimates
+    seed_values: np.ndarray  # float [S]: each imitator seed's own estimate
+    num_learners: int
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The bootstrap's interval, or the t interval over seeds, whichever is wider under `MIN_SEEDS` seeds.
+
+        One learner says nothing about other learners: then only seeds are left. With nothing to go by, NaN.
+        """
+        boot = _percentiles(self.draws, confidence) if self.num_learners > 1 else (np.nan, np.nan)
+        if not 2 <= len(self.seed_values) < MIN_SEEDS:
+            return boot
+        over_seeds = t_interval(self.seed_values, confidence)
+        return max(boot, over_seeds, key=lambda pair: _width(pair))
+
+
+def nothing() -> Estimate:
+    """The estimate of something that was not measured."""
+    return Estimate(value=np.nan, draws=np.full(1, np.nan), seed_values=np.full(1, np.nan), num_learners=0)
+
+
+def estimate(
+    estimator: Estimator, *arms: np.ndarray, task: np.ndarray, rng: np.random.Generator, samples: int
+) -> Estimate:
+    """Estimate from arms `[S or 1, n]`, with `samples` bootstrap samples.
+
+    Learners without a finite value in every arm and seed are left out of all arms. An arm without seeds is
+    repeated for each seed, so that equal arms give a ratio of exactly 1.
+    """
+    values = np.stack(np.broadcast_arrays(*(np.asarray(arm, dtype=float) for arm in arms)))
+    usable = np.isfinite(values).all(axis=(0, 1))
+    values, task = values[:, :, usable], np.asarray(task)[usable]
+    if not usable.any():
+        return nothing()
+    learners = resample(task, rng=rng, samples=samples)
+    num_seeds = values.shape[1]
+    resampled_seeds = num_seeds >= MIN_SEEDS
+    seeds = rng.integers(num_seeds, size=(samples, num_seeds)) if resampled_seeds else None
+    pieces = np.array_split(np.arange(samples), -(-samples * values[0].size // _VALUES_AT_ONCE))
+    draws = [
+        estimator(*(_take(arm, None if seeds is None else seeds[piece], learners[piece]) for arm in values))
+        for piece in pieces
+    ]
+    return Estimate(
+        value=float(estimator(*values)),
+        draws=np.concatenate(draws),
+        seed_values=np.atleast_1d(estimator(*(arm[:, None, :] for arm in values))),
+        num_learners=int(usable.sum()),
+    )
+
+
+def resample(task: np.ndarray, *, rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Indices of resampled learners `[B, n]`: tasks with replacement, then learners within each task.
+
+    Tasks are drawn until n learners are reached (tasks may have unequal numbers of learners; the last one drawn
+    may be cut short).
+    """
+    n = len(task)
+    order = np.argsort(task, kind="stable")
+    _, first, count = np.unique(np.asarray(task)[order], return_index=True, return_counts=True)
+    drawn = rng.integers(len(count), size=(samples, -(-n // count.min())))
+    # Slot j of a sample belongs to the first drawn task at which the running number of learners passes j. The
+    # samples' running numbers are laid end to end, so that one search answers for all.
+    reached = np.cumsum(count[drawn], axis=1)
+    offset = np.arange(samples)[:, None] * (reached.max() + n)
+    slots = np.searchsorted((reached + offset).ravel(), (np.arange(n) + offset).ravel(), side="right")
+    of_slot = drawn.ravel()[slots].reshape(samples, n)
+    return order[first[of_slot] + rng.integers(count[of_slot])]
+
+
+def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean of `values [S]`; NaN under two values."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return np.nan, np.nan
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def share_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share."""
+    if total == 0:
+        return np.nan, np.nan
+    low, high = scipy.stats.binomtest(count, total).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
+
+
+def holm(estimates: Sequence[Estimate], null: float, *, confidence: float) -> list[bool]:
+    """Which estimates differ from `null`, with the chance of even one mistake held to 1 - confidence.
+
+    *Source: Holm 1979.* Step-down, by intervals instead of p-values, so that a single estimate is judged by just
+    the interval it is reported with: with m estimates left, those whose interval at 1 - (1 - confidence) / m
+    leaves `null` out are decided; then again among the others, until none is.
+    """
+    decided = [False] * len(estimates)
+    while not all(decided):
+        level = 1 - (1 - confidence) / decided.count(False)
+        found = [
+            number
+            for number, one in enumerate(estimates)
+            if not decided[number] and _leaves_out(one.interval(level), null)
+        ]
+        if not found:
+            break
+        for number in found:
+            decided[number] = True
+    return decided
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of estimates on different learners by the same imitators (rungs, say)."""
+    if not estimates:
+        return nothing()
+    return Estimate(
+        value=float(np.mean([one.value for one in estimates])),
+        draws=np.mean([one.draws for one in estimates], axis=0),
+        seed_values=np.mean([one.seed_values for one in estimates], axis=0),
+        num_learners=sum(one.num_learners for one in estimates),
+    )
+
+
+def probability_of_improvement(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+    """How often the first arm's learner beats the second's, ties counting half: `[..., S, n] -> [...]`.
+
+    As rliable's, except that pairs are the same learner on the same task, instead of any two runs of a task.
+    """
+    wins = np.greater(better, worse) + 0.5 * np.equal(better, worse)
+    return wins.mean(axis=(-2, -1))
+
+
+def _take(arm: np.ndarray, seeds: np.ndarray | None, learners: np.ndarray) -> np.ndarray:
+    """`arm [S, n]`, `seeds [b, S]`, `learners [b, n]` -> `[b, S, n]`."""
+    if seeds is None:
+        return np.moveaxis(arm[:, learners], 0, 1)
+    return arm[seeds[:, :, None], learners[:, None, :]]
+
+
+def _percentiles(draws: np.ndarray, confidence: float) -> tuple[float, float]:
+    """A draw that is no number (0 / 0) could be anything: it counts as low for the lower bound, high for the upper."""
+    tail = (1 - confidence) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.quantile(np.nan_to_num(draws, nan=-np.inf, posinf=np.inf, neginf=-np.inf), tail)
+        high = np.quantile(np.nan_to_num(draws, nan=np.inf, posinf=np.inf, neginf=-np.inf), 1 - tail)
+    return (float(-np.inf if np.isnan(low) else low), float(np.inf if np.isnan(high) else high))
+
+
+def _width(pair: tuple[float, float]) -> float:
+    width = pair[1] - pair[0]
+    return -1.0 if np.isnan(width) else width
+
+
+def _leaves_out(pair: tuple[float, float], null: float) -> bool:
+    return pair[0] > null or pair[1] < null

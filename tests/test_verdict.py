@@ -1,0 +1,483 @@
+"""Each answer exactly when it should be, from cells whose truth is known."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import synthetic
+
+from cl_imitate.config import Evaluation, Gate, Imitator, Rules
+from cl_imitate.evaluation import answers, verdict
+
+RULES = Rules()
+
+
+def question(name: str, *cells, **changes) -> dict:
+    return synthetic.decide(list(cells), **changes)["questions"][name]
+
+
+# --- the rules, at their bounds
+
+
+@pytest.mark.parametrize(
+    ("interval", "answer"),
+    [
+        ((0.91, 0.99), "yes"),
+        ((0.9, 0.99), "undecided"),  # the lower bound must be above
+        ((0.5, 0.89), "no"),
+        ((0.5, 0.9), "undecided"),  # the upper bound must be below
+        ((0.1, 2.0), "undecided"),
+        ((np.nan, np.nan), "undecided"),
+    ],
+)
+def test_parity_by_its_interval(interval, answer):
+    assert answers.parity_answer(interval, RULES) == answer
+
+
+@pytest.mark.parametrize(
+    ("interval", "answer"),
+    [
+        ((0.51, 0.9), "yes"),
+        ((0.5, 0.9), "partial"),
+        ((-0.5, 0.09), "no"),
+        ((-3.0, -2.0), "no"),  # getting worse is also no
+        ((-0.5, 0.1), "partial"),
+        ((0.2, 0.4), "partial"),
+        ((-np.inf, np.inf), "partial"),
+        ((np.nan, np.nan), "void"),
+    ],
+)
+def test_learning_by_its_interval(interval, answer):
+    assert answers.learns_answer(interval, RULES) == answer
+
+
+# --- NOW
+
+
+@pytest.mark.parametrize(
+    ("imitator", "answer", "exceeds"),
+    [(10.0, "yes", False), (12.0, "yes", True), (6.0, "no", False), (9.1, "undecided", False)],
+)
+def test_now(imitator, answer, exceeds):
+    found = question("now", synthetic.now(imitator, noise=0.4))
+    assert (found["answer"], found["exceeds"]) == (answer, exceeds)
+    assert found["predicted"] == "yes"
+    assert found["estimate"] == pytest.approx((imitator - 1) / 9, abs=0.05)
+
+
+def test_now_is_undecided_where_the_held_learner_is_no_better_than_random():
+    found = question("now", synthetic.now(1.0, 1.0))
+    assert found["answer"] == "undecided"
+    assert "random" in found["reason"]
+
+
+def test_nows_answer_is_that_of_the_configured_fork():
+    found = question("now", synthetic.now(6.0, fork_step=320), synthetic.now(10.0, fork_step=640))
+    assert found["answer"] == "yes"
+    assert [fork["answer"] for fork in found["forks"]] == ["no", "yes"]
+
+
+def test_one_imitator_seed_is_said():
+    assert "one imitator seed" in question("now", synthetic.now(seeds=1))["reason"]
+
+
+def test_a_wide_spread_of_imitator_seeds_leaves_now_undecided():
+    assert question("now", synthetic.now(10.0, seed_noise=3.0))["answer"] == "undecided"
+
+
+def test_action_divergence_is_reported_apart():
+    scalars = {
+        "imitator_cross_entropy": np.full((3, 24), 0.7),
+        "learner_cross_entropy": np.full((1, 24), 0.5),
+    }
+    found = question("now", dataclasses.replace(synthetic.now(), scalars=scalars))
+    assert found["action_divergence_nats"]["estimate"] == pytest.approx(0.2)
+
+
+# --- MONTH
+
+
+def months(*levels: float, split: str = "train", noise: float = 0.2) -> list:
+    return [
+        synthetic.month(level, split=split, start_step=100 + number, seed=number, noise=noise)
+        for number, level in enumerate(levels)
+    ]
+
+
+def test_months_answer_is_that_of_its_worst_stage_on_training_tasks():
+    assert question("month", *months(10.0, 10.0))["answer"] == "yes"
+    found = question("month", *months(10.0, 6.0, 10.0))
+    assert found["answer"] == "no"
+    assert found["worst_stage_step"] == 101
+    assert found["estimate"] == pytest.approx(5 / 9, abs=0.05)
+
+
+def test_unseen_tasks_stand_beside_month_and_do_not_decide_it():
+    found = question("month", *months(10.0), *months(6.0, split="held_out"))
+    assert found["answer"] == "yes"
+    assert [stage["answer"] for stage in found["unseen"]] == ["no"]
+    assert question("month", *months(10.0, split="held_out"))["answer"] == "not run"
+
+
+def test_month_is_holm_corrected_over_stages():
+    # A level whose 95% interval just clears parity, and whose 97.5% interval does not.
+    for level in np.arange(9.2, 9.5, 0.01):
+        alone = months(level, noise=0.5)
+        cell = dataclasses.replace(alone[0], name="marginal")
+        pair = [cell, dataclasses.replace(cell, name="marginal too", start_step=200)]
+        one, both = question("month", cell), question("month", *pair)
+        if one["answer"] == "yes" and both["answer"] == "undecided":
+            assert "Holm" in both["reason"]
+            return
+    pytest.fail("no level at which the correction matters")
+
+
+# --- PROCESS
+
+
+@pytest.mark.parametrize(("end", "answer"), [(10.0, "yes"), (4.0, "partial"), (1.0, "no"), (0.0, "no")])
+def test_process(end, answer):
+    found = question("process", synthetic.process(end))
+    assert found["answer"] == answer
+    assert found["predicted"] == "no"
+    assert found["estimate"] == pytest.approx((end - 1) / 9, abs=0.05)
+
+
+def test_processs_answer_is_that_of_an_empty_context_and_the_others_are_listed():
+    found = question(
+        "process",
+        synthetic.process(1.0),
+        synthetic.process(10.0, start=5.0, start_step=160),
+        synthetic.process(9.0, learner_end=9.0, start=8.9, start_step=320),
+    )
+    assert found["answer"] == "no"
+    assert [(one["stage_step"], one["answer"]) for one in found["stages"]] == [
+        (0, "no"),
+        (160, "yes"),
+        (320, "void"),
+    ]
+    assert question("process", synthetic.process(start_step=160, start=5.0))["answer"] == "not run"
+
+
+def test_process_is_void_where_the_learner_gains_under_a_fifth_of_its_range():
+    assert question("process", synthetic.process(10.0, start=7.9))["answer"] == "yes"
+    found = question("process", synthetic.process(10.0, start=8.5))
+    assert found["answer"] == "void"
+    assert "under 20%" in found["reason"]
+
+
+def test_process_is_taken_at_the_last_fork():
+    found = question("process", synthetic.process(1.0, fork_step=320), synthetic.process(10.0, fork_step=640))
+    assert found["answer"] == "yes"
+    assert len(found["stages"]) == 1
+
+
+# --- LATER
+
+
+@pytest.mark.parametrize(("end", "answer"), [(10.0, "yes"), (6.5, "partial"), (5.0, "no"), (3.0, "no")])
+def test_later(end, answer):
+    found = question("later", synthetic.now(5.0, 5.0, fork_step=320), synthetic.later(end))
+    assert found["answer"] == answer
+    assert found["estimate"] == pytest.approx((end - 5) / 5, abs=0.08)
+
+
+@pytest.mark.parametrize(("now_level", "answer"), [(3.75, "void"), (3.85, "no")])
+def test_later_is_void_below_seven_tenths_at_now(now_level, answer):
+    found = question("later", synthetic.now(now_level, 5.0, fork_step=320, noise=0.02), synthetic.later(5.0))
+    assert found["answer"] == answer
+    assert found["forks"][0]["now_ratio"] == pytest.approx((now_level - 1) / 4, abs=0.01)
+
+
+@pytest.mark.parametrize(("start", "answer"), [(8.5, "void"), (8.1, "yes")])
+def test_later_is_void_where_the_learner_has_no_headroom(start, answer):
+    cell = synthetic.later(10.0, start=start, noise=0.05)
+    assert question("later", cell)["answer"] == answer
+
+
+def test_without_a_now_cell_laters_own_first_steps_give_its_ratio():
+    found = question("later", synthetic.later(5.0))
+    assert found["answer"] == "no"
+    assert found["forks"][0]["now_ratio"] == pytest.approx(1, abs=0.05)
+
+
+def test_laters_answer_is_that_of_the_configured_fork():
+    found = question("later", synthetic.later(5.0), synthetic.later(10.0, fork_step=640, start_step=640))
+    assert found["answer"] == "no"
+    assert [fork["answer"] for fork in found["forks"]] == ["no", "yes"]
+
+
+def test_later_is_stated_in_learner_time_constants_too():
+    found = question("later", synthetic.later(5.0), synthetic.process())
+    assert found["horizon_time_constants"] == pytest.approx(40 / 3, rel=0.05)
+
+
+def test_later_says_whether_the_imitator_exceeds_its_data():
+    assert question("later", synthetic.later(10.0))["exceeds_its_data"]["answer"] == "yes"
+    assert question("later", synthetic.later(5.0))["exceeds_its_data"]["answer"] == "no"
+    scalars = {"best_history_return": np.array([[9.8]])}
+    told = dataclasses.replace(synthetic.later(9.0), scalars=scalars)
+    assert question("later", told)["exceeds_its_data"]["answer"] == "no"
+    told = dataclasses.replace(told, scalars={"best_history_return": np.array([[12.0]])})
+    assert question("later", told)["exceeds_its_data"]["answer"] == "void"
+
+
+# --- ELSEWHERE
+
+
+def rungs(**ends: float) -> list:
+    return [
+        synthetic.elsewhere(name.lstrip("r"), end, seed=number)
+        for number, (name, end) in enumerate(ends.items())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "answer"),
+    [
+        ({"r0": 1.0, "r2": 10.0, "r2b": 10.0, "r4": 10.0}, "yes"),  # rungs under 2 do not decide
+        ({"r0": 10.0, "r1": 10.0, "r2": 1.0, "r5": 1.0}, "no"),
+        ({"r2b": 10.0, "r3": 1.0}, "partial"),
+        ({"r2": 4.0, "r3": 4.0}, "partial"),
+        ({"r0": 10.0, "r1": 10.0}, "not run"),
+    ],
+)
+def test_elsewhere_is_decided_by_unanimity_from_rung_two_up(ends, answer):
+    found = question("elsewhere", *rungs(**ends))
+    assert found["answer"] == answer
+    assert [one["rung"] for one in found["rungs"]] == [name.lstrip("r") for name in ends]
+
+
+@pytest.mark.parametrize(("learner_end", "counted"), [(8.1, False), (8.4, True)])
+def test_a_rung_counts_only_where_the_learner_reaches_eight_tenths_of_its_range(learner_end, counted):
+    found = question(
+        "elsewhere", synthetic.elsewhere("2", 1.0, learner_end, noise=0.02), synthetic.elsewhere("3", 10.0)
+    )
+    assert found["rungs"][0]["counted"] is counted
+    assert found["rungs"][0]["answer"] == ("no" if counted else "not counted")
+    assert found["answer"] == ("partial" if counted else "yes")
+
+
+def test_a_rung_whose_range_is_unknown_is_not_counted_and_says_so():
+    nowhere = np.full(24, np.nan)
+    cell = dataclasses.replace(synthetic.elsewhere("5", 1.0), ceiling_return=nowhere, optimal_return=nowhere)
+    found = question("elsewhere", cell)
+    assert found["answer"] == "void"
+    assert "neither ceiling nor optimum" in found["rungs"][0]["reason"]
+    assert found["rungs"][0]["recovered"] == pytest.approx(0, abs=0.05)
+
+
+# --- the gate, and what makes a run void
+
+
+def test_a_run_without_fault_is_not_void():
+    found = synthetic.decide(synthetic.cells())
+    assert found["void"] == []
+    assert found["gate"]["passed"] is True
+    assert found["gate"]["imitator_gain"] == pytest.approx(1, abs=0.02)
+    assert found["gate"]["wiped_gain"] == pytest.approx(0, abs=0.03)
+    assert found["gate"]["fraction_of_tasks_above_half"] == 1
+
+
+def gate_cell(imitator: float, wiped: float, **labels):
+    arms = {"learner": 10.0, "imitator": imitator, "imitator_wiped": wiped}
+    return synthetic.cell("gate", arms, start_step=0, noise=0.02, **labels)
+
+
+@pytest.mark.parametrize(
+    ("imitator", "wiped", "passed"),
+    [(8.75, 1.8, True), (8.55, 1.8, False), (8.75, 2.0, False)],
+)
+def test_the_gate_needs_the_gain_and_a_wiped_imitator_without_it(imitator, wiped, passed):
+    beside = synthetic.experiment(gate=Gate(experiment="gate.toml"))
+    found = synthetic.decide([synthetic.now()], beside, gate_cells=[gate_cell(imitator, wiped)])
+    assert found["gate"]["passed"] is passed
+    assert bool(found["void"]) is not passed
+
+
+def test_the_gate_needs_most_tasks_above_half():
+    cell = gate_cell(10.0, 1.0)
+    cell.returns["imitator"][:, :5] = 4.0  # 19 of 24 tasks are left: 0.79
+    beside = synthetic.experiment(gate=Gate(experiment="gate.toml"))
+    found = synthetic.decide([], beside, gate_cells=[cell])["gate"]
+    assert found["imitator_gain"] > 0.85
+    assert found["fraction_of_tasks_above_half"] == pytest.approx(19 / 24)
+    assert found["passed"] is False
+
+
+def test_a_failing_gate_voids_the_run():
+    found = synthetic.decide(synthetic.cells(process_end=5.0))
+    assert [reason.split(":")[0] for reason in found["void"]] == ["the gate failed"]
+
+
+def test_a_gate_beside_the_run_is_not_replaced_by_the_runs_own_process():
+    beside = synthetic.experiment(gate=Gate(experiment="gate.toml"))
+    found = synthetic.decide(synthetic.cells(), beside)
+    assert found["gate"]["passed"] is None
+    assert "not run" in found["void"][0]
+
+
+def test_the_gate_is_seen_at_the_longest_context():
+    cells = [*synthetic.cells(128, process_end=1.0), *synthetic.cells(512)]
+    found = synthetic.decide(cells)
+    assert found["gate"]["context_steps"] == 512
+    assert found["void"] == []
+
+
+@pytest.mark.parametrize(
+    "frozen",
+    [
+        {"sha256_before": ["a" * 64], "sha256_after": ["b" * 64]},
+        {"sha256_before": ["a" * 64, "b" * 64], "sha256_after": ["a" * 64]},
+        {"sha256_before": "a" * 64, "sha256_after": "b" * 64},
+        {"sha256_before": [], "sha256_after": []},
+        {},
+    ],
+)
+def test_changed_or_unrecorded_parameters_void_the_run(frozen):
+    found = synthetic.decide(synthetic.cells(), frozen=frozen)
+    assert len(found["void"]) == 1
+    assert "parameters" in found["void"][0]
+
+
+def test_equal_hashes_as_strings_do_not_void():
+    assert not synthetic.decide(synthetic.cells(), frozen={"sha256_before": "a", "sha256_after": "a"})["void"]
+
+
+def test_a_positive_control_that_fails_voids_the_run():
+    found = synthetic.decide(synthetic.cells(), controls={"learner posterior": False, "other": True})
+    assert found["void"] == ["a positive control failed: learner posterior"]
+
+
+# --- whatever is missing
+
+
+@pytest.mark.parametrize("arm", ["imitator", "learner", "learner_held", "imitator_argmax", "imitator_wiped"])
+def test_a_missing_arm_is_named_and_nothing_crashes(arm):
+    cells = [synthetic.without(cell, arm) for cell in synthetic.cells()]
+    found = synthetic.decide(cells)
+    json.dumps(found, allow_nan=False)
+    asked = found["questions"]
+    unasked = {name for name in asked if asked[name]["answer"] == "not run"}
+    expected = {
+        "imitator": {"now", "month", "process", "later"},
+        "learner": {"process", "later"},
+        "learner_held": {"now", "month", "later"},
+    }.get(arm, set())
+    assert unasked == expected
+    assert all(arm in asked[name]["reason"] for name in unasked)
+
+
+def test_without_cells_every_question_is_not_run_and_the_run_void():
+    found = synthetic.decide([])
+    assert {one["answer"] for one in found["questions"].values()} == {"not run"}
+    assert found["void"]
+    assert len(verdict.rows(found)) == 5
+
+
+def test_cells_of_nan_answer_nothing_and_do_not_crash():
+    cells = [
+        dataclasses.replace(one, returns={arm: np.full_like(v, np.nan) for arm, v in one.returns.items()})
+        for one in synthetic.cells()
+    ]
+    found = synthetic.decide(cells)
+    assert {one["answer"] for one in found["questions"].values()} == {"not run", "void"}
+
+
+def test_each_protocol_alone_gives_a_verdict():
+    for protocol in ("now", "month", "process", "later", "elsewhere"):
+        found = synthetic.decide([cell for cell in synthetic.cells() if cell.protocol == protocol])
+        asked = {name for name, one in found["questions"].items() if one["answer"] != "not run"}
+        assert asked == {protocol}
+
+
+# --- the verdict as a document
+
+
+def test_the_verdict_has_the_keys_that_were_promised():
+    found = synthetic.decide(synthetic.cells())
+    keys = {"schema", "fingerprint", "void", "not_run", "gate", "frozen", "questions", "seconds", "td_steps"}
+    assert keys | {"imitator_steps", "rules"} <= set(found)
+    assert found["schema"] == 1
+    assert {"passed", "imitator_gain", "wiped_gain", "fraction_of_tasks_above_half"} <= set(found["gate"])
+    for one in found["questions"].values():
+        assert {"answer", "predicted", "estimate", "ci95", "rule"} <= set(one)
+    lists = {
+        ("process", "stages"): {"stage_step", "learner_gain", "ratio", "pace", "ci95", "answer"},
+        ("later", "forks"): {"fork_step", "now_ratio", "learner_gain", "ratio", "ci95", "answer"},
+        ("elsewhere", "rungs"): {"rung", "name", "learner_gain", "recovered", "ci95", "answer"},
+    }
+    for (name, kind), wanted in lists.items():
+        assert found["questions"][name][kind]
+        for entry in found["questions"][name][kind]:
+            assert wanted <= set(entry)
+    assert found["rules"] == dataclasses.asdict(synthetic.experiment().rules)
+    assert found["not_run"]
+    assert synthetic.decide([], not_run=["sham learner"])["not_run"] == ["sham learner"]
+
+
+def test_the_verdict_survives_json_and_nan_is_null():
+    found = synthetic.decide(synthetic.cells())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["questions"]["later"]["pace"] is None
+
+
+def test_the_same_cells_give_the_same_verdict_in_any_order():
+    cells = synthetic.cells()
+    assert synthetic.decide(cells) == synthetic.decide(cells[::-1])
+
+
+def test_a_cell_more_changes_no_other_number():
+    cells = synthetic.cells()
+    without = synthetic.decide([cell for cell in cells if cell.protocol != "process"])
+    assert without["questions"]["now"] == synthetic.decide(cells)["questions"]["now"]
+    assert without["questions"]["elsewhere"] == synthetic.decide(cells)["questions"]["elsewhere"]
+
+
+def test_another_seed_gives_other_intervals():
+    cells = [synthetic.now(seeds=1)]
+    other = synthetic.decide(cells, synthetic.experiment(seed=1))
+    assert other["questions"]["now"]["ci95"] != synthetic.decide(cells)["questions"]["now"]["ci95"]
+
+
+def test_questions_are_those_of_the_configured_context_and_all_contexts_are_listed():
+    cells = [*synthetic.cells(128, process_end=1.0), *synthetic.cells(512)]
+    long = synthetic.experiment(imitator=Imitator(context_steps=512))
+    short = synthetic.decide(cells)
+    assert short["questions"]["process"]["answer"] == "no"
+    assert synthetic.decide(cells, long)["questions"]["process"]["answer"] == "yes"
+    assert {name: one["process"]["answer"] for name, one in short["contexts"].items()} == {
+        "128": "no",
+        "512": "yes",
+    }
+
+
+def test_the_rules_in_words_name_the_configured_bounds():
+    of = synthetic.experiment(rules=Rules(parity=0.8, learns_yes=0.6, bootstrap_samples=50))
+    found = synthetic.decide([synthetic.now(9.0)], of)["questions"]
+    assert "0.8" in found["now"]["rule"]
+    assert "0.6" in found["process"]["rule"]
+    assert found["now"]["answer"] == "yes"  # 0.89, which the default rules would not let pass
+
+
+def test_the_table_has_a_row_a_question():
+    table = verdict.rows(synthetic.decide(synthetic.cells()))
+    assert [row[1:3] for row in table] == [
+        ("yes", "yes"),
+        ("yes", "yes"),
+        ("no", "yes"),
+        ("no", "no"),
+        ("no", "no"),
+    ]
+    assert all(len(row) == len(verdict.COLUMNS) for row in table)
+    assert table[0][3].startswith("1.00 [0.9")
+
+
+def test_the_summary_is_two_sentences_that_say_each_answer():
+    found = synthetic.decide(synthetic.cells())
+    assert found["summary"].count(". ") == 1
+    assert "does not go on improving" in found["summary"]
+    evaluation = Evaluation(fork_steps=(640,), now_fork_step=640)
+    nothing = synthetic.decide([], synthetic.experiment(evaluation=evaluation))
+    assert "was not asked about LATER" in nothing["summary"]
