@@ -15,7 +15,7 @@ RANKS = """
 1: imitators/attention evaluation/metrics evaluation/results checkpoint run_dir sharding cost
 2: envs/* learners/* imitators/* report
 3: envs/tasks simulate train imitators/learner_posterior
-4: evaluation/protocols evaluation/controls evaluation/answers evaluation/wording sweep
+4: evaluation/protocols evaluation/controls evaluation/answers evaluation/wording sweep populations
 5: evaluation/*
 6: stages cli
 7: __main__
