@@ -207,6 +207,9 @@ def fit(
       FloatingPointError: a loss is not finite; the message names the imitator and the update.
     """
     mesh = sharding.ensemble_mesh(imitator_keys.shape[0])
+    state = sharding.place(state, mesh, SPECS)
+    imitator_keys, fork_steps = sharding.place((imitator_keys, fork_steps), mesh, sharding.SPLIT)
+    history, held_out, held_out_key = sharding.place((history, held_out, held_out_key), mesh, sharding.WHOLE)
     while (done := int(state.update)) < training.num_updates:
         num_updates = min(training.evaluate_every_updates, training.num_updates - done)
         state, losses, held_out_loss = train_chunk(

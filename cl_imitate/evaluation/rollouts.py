@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from cl_imitate import config, keys, sharding, simulate
 from cl_imitate.evaluation import closed_loop, divergence
@@ -224,10 +225,14 @@ def imitator_arms(
         start_step=protocol.learner_step,
     )
     rollout = closed_loop.place(rollout, mesh)
+    members = sharding.place(members, mesh, sharding.WHOLE)
+    env_keys, env_params = sharding.place((scene.env_keys, population.env_params), mesh, sharding.SPLIT)
     num_members = members.is_argmax.shape[0]
     seed_keys = keys.members(scene.act_key, frozen.num_seeds)
     act_keys = jax.vmap(lambda key: keys.members(key, num))(jnp.concatenate([seed_keys] * len(ways)))
+    act_keys = sharding.place(act_keys, mesh, PartitionSpec(None, sharding.ENSEMBLE))
     age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
+    age = sharding.place(age, mesh, sharding.WHOLE)
     blocks = BlockReturns((num_members, num), num_steps, scene.block_steps)
     waiting = None
     for _ in range(-(-num_steps // frozen.imitator.block_steps)):
@@ -235,8 +240,8 @@ def imitator_arms(
             rollout,
             members,
             act_keys,
-            scene.env_keys,
-            population.env_params,
+            env_keys,
+            env_params,
             age,
             imitator=frozen.imitator,
             env=env,

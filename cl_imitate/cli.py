@@ -1,0 +1,149 @@
+"""The command line: parse, build the configuration, call one function per stage."""
+
+import dataclasses
+import os
+import pathlib
+import sys
+from typing import Annotated
+
+import tyro
+
+_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "cl_imitate", "jax")
+_MAX_CPU_DEVICES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class StageArguments:
+    """Which configuration, and which folder."""
+
+    config: Annotated[pathlib.Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None
+    """A TOML file, e.g. configs/quickstart.toml. Left out: the one in --run-dir."""
+    run_dir: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The run's folder. Default: runs/<config name>."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Override one value, e.g. --set training.num_seeds=5. May be repeated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(StageArguments):
+    """From random initialisation to a verdict: every stage in order."""
+
+    resume: bool = False
+    """Start, or go on after the last finished stage."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulate(StageArguments):
+    """Run the learners and record their whole histories."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate(StageArguments):
+    """Run the gate's experiment, where it is one of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(StageArguments):
+    """Train the imitators on the recorded histories."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate(StageArguments):
+    """Roll out the frozen imitators beside the learners that go on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report(StageArguments):
+    """Decide, and draw the figures and the page. Needs no accelerator."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """What a run's folder holds, and its verdict."""
+
+    run_dir: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The run's folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Envs:
+    """The environment families that a config can name."""
+
+
+Command = Run | Simulate | Gate | Train | Evaluate | Report | Show | Envs
+
+
+def main() -> None:
+    """The console entry point. Exit code 2: the input was wrong, and nothing was lost."""
+    command = tyro.cli(
+        Command,  # pyright: ignore[reportArgumentType]
+        prog="cl-imitate",
+        description="Can a frozen sequence model imitate a continual learner? A measurement.",
+    )
+    try:
+        _dispatch(command)
+    except (ValueError, FileExistsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _dispatch(command: Command) -> None:
+    if isinstance(command, Envs):
+        from cl_imitate.envs import tasks
+
+        print("\n".join(tasks.describe()))
+    elif isinstance(command, Show):
+        from cl_imitate import show
+
+        show.show(command.run_dir)
+    else:
+        _set_up_jax()
+        _run_stages(command)
+
+
+def _set_up_jax() -> None:
+    """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, _MAX_CPU_DEVICES))
+    if jax.config.jax_compilation_cache_dir is None:
+        try:
+            _CACHE.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # a home that cannot be written to: programs are compiled anew each time
+        jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _run_stages(command: StageArguments) -> None:
+    from cl_imitate import show, stages
+
+    run = _open(command)
+    if not isinstance(command, Run):
+        name = type(command).__name__.lower()
+        if run.folder.is_done(name):
+            raise ValueError(f"{run.path}: the stage {name} has finished here already. Use another --run-dir.")
+        stages.STAGE_FUNCTIONS[name](run)
+        return
+    if not command.resume and run.folder.manifest["stages"]:
+        raise ValueError(f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir.")
+    stages.run_all(run)
+    show.show(run.path)
+
+
+def _open(command: StageArguments):
+    from cl_imitate import load_config, stages
+
+    if command.config is not None:
+        path = command.config if command.config.exists() else load_config.find(str(command.config), beside=pathlib.Path())
+        origin = path.parent
+    elif command.run_dir is not None:
+        path, origin = command.run_dir / "config.toml", pathlib.Path()
+    else:
+        raise ValueError("give a config file, or --run-dir with the folder of a run")
+    experiment = load_config.load(path, command.set)
+    stages.check_runnable(experiment)
+    return stages.open_stage_run(experiment, command.run_dir or pathlib.Path("runs", path.stem), origin)

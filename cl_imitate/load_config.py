@@ -1,0 +1,226 @@
+"""From a TOML file and overrides to a checked `Experiment`, with errors a person can act on."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import pathlib
+import tomllib
+import types
+import typing
+from typing import Any
+
+import pydantic
+import tomli_w
+
+from cl_imitate import config
+
+_EXPERIMENT = pydantic.TypeAdapter(config.Experiment)
+
+
+def find(name: str, *, beside: pathlib.Path) -> pathlib.Path:
+    """A config file by name: in the folder `beside`, else among the configs that come with the package.
+
+    Raises:
+      ValueError: it is in neither.
+    """
+    package = pathlib.Path(__file__).parent
+    folders = (beside, package / "configs", package.parent / "configs")
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"the config file {name} is not in {' nor in '.join(map(str, folders))}. Give its path.")
+
+
+def load(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> config.Experiment:
+    """Read a config file; each override is "dotted.key=value", the value in TOML or a bare word.
+
+    A file may begin with `base = "other.toml"`: it then changes that one's values.
+
+    Raises:
+      ValueError: the file or an override is wrong; the message names the key and the fix.
+    """
+    values = _read(path)
+    for override in overrides:
+        _apply(values, override)
+    return build(values, origin=str(path))
+
+
+def build(values: dict[str, Any], *, origin: str) -> config.Experiment:
+    """A checked experiment from plain values."""
+    try:
+        experiment = _EXPERIMENT.validate_python(values)
+    except pydantic.ValidationError as error:
+        raise ValueError(f"{origin}: {_explain(error)}") from error
+    check(experiment, origin=origin)
+    return experiment
+
+
+def dump(experiment: config.Experiment) -> str:
+    """The resolved configuration as TOML. Nulls are left out."""
+    return tomli_w.dumps(_without_none(dataclasses.asdict(experiment)))
+
+
+def fingerprint(experiment: config.Experiment) -> str:
+    """SHA-256 of the canonical form: every field, sorted, defaults included."""
+    text = json.dumps(dataclasses.asdict(experiment), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}). Give the path of a config file.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from error
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    return _merge(_read(path.parent / base), values)
+
+
+def _merge(base: dict, changes: dict) -> dict:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        same_family = not (isinstance(value, dict) and isinstance(old, dict)) or value.get(
+            "family", old.get("family")
+        ) == old.get("family")
+        merged[key] = (
+            _merge(old, value)
+            if isinstance(value, dict) and isinstance(old, dict) and same_family
+            else value
+        )
+    return merged
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"--set {override!r}: write it as key=value, for example --set training.num_seeds=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    table = values
+    for name in parents:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"--set {override!r}: {name} is not a table")
+    table[last] = value
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    """The first problem in one line: dotted key, what was given, what is allowed."""
+    problem = error.errors()[0]
+    where = [str(part) for part in problem["loc"] if part not in _FAMILIES]
+    dotted = ".".join(where)
+    given = problem.get("input")
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _known_keys(problem["loc"][:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
+        return f"unknown key {dotted} ({hint})"
+    if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"the key {dotted} is missing"
+    return f"{dotted} = {given!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+_FAMILIES = ("lock", "dark_room", "key_to_door", "bandit", "random_mdp", "minatar")
+
+
+def _known_keys(location: tuple) -> list[str]:
+    """The field names of the dataclass at a location of a validation error."""
+    current: Any = config.Experiment
+    for part in location:
+        if isinstance(part, int):
+            continue
+        if part in _FAMILIES:
+            options = [option for option in _options(current) if getattr(option, "family", None) == part]
+            current = options[0] if options else current
+        else:
+            hints = typing.get_type_hints(_dataclass_of(current), include_extras=False)
+            current = hints.get(part, current)
+    return [field.name for field in dataclasses.fields(_dataclass_of(current))]
+
+
+def _options(annotation: Any) -> list[type]:
+    """Every dataclass inside an annotation such as `A | B | None` or `tuple[A, ...]`."""
+    if dataclasses.is_dataclass(annotation):
+        return [typing.cast(type, annotation)]
+    inner = typing.get_args(annotation)
+    is_nested = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None
+    return [option for part in inner for option in _options(part)] if is_nested else []
+
+
+def _dataclass_of(annotation: Any) -> type:
+    return (_options(annotation) or [config.Experiment])[0]
+
+
+def check(experiment: config.Experiment, *, origin: str) -> None:
+    """What single fields cannot say.
+
+    Raises:
+      ValueError: two fields contradict each other; the message names both.
+    """
+    evaluation, simulation = experiment.evaluation, experiment.simulation
+
+    def need(holds: bool, message: str) -> None:
+        if not holds:
+            raise ValueError(f"{origin}: {message}")
+
+    for name in ("now_fork_step", "later_fork_step"):
+        step = getattr(evaluation, name)
+        need(
+            step in evaluation.fork_steps,
+            f"evaluation.{name} = {step} is not among evaluation.fork_steps = {list(evaluation.fork_steps)}",
+        )
+    last = experiment.recorded_steps
+    for stage in evaluation.stage_steps:
+        need(stage < last, f"evaluation.stage_steps holds {stage}; it must be below the last fork, {last}")
+    for month in evaluation.months:
+        end = month.start_step + month.later_steps
+        need(end <= last, f"evaluation.months: {month.start_step} + {month.later_steps} is past the last fork, {last}")
+        need(month.start_step > 0, "evaluation.months: start_step = 0 leaves nothing to prompt with")
+    for name in ("now_steps", "later_steps", "elsewhere_steps"):
+        steps = getattr(evaluation, name)
+        need(
+            steps % evaluation.block_steps == 0,
+            f"evaluation.{name} = {steps} is not a multiple of evaluation.block_steps = {evaluation.block_steps}",
+        )
+    need(
+        evaluation.now_steps <= evaluation.later_steps,
+        f"evaluation.now_steps = {evaluation.now_steps} is above evaluation.later_steps = {evaluation.later_steps}",
+    )
+    need(
+        not (evaluation.rungs and evaluation.transplant)
+        or evaluation.elsewhere_learners <= simulation.num_held_out,
+        f"evaluation.elsewhere_learners = {evaluation.elsewhere_learners} is above simulation.num_held_out = "
+        f"{simulation.num_held_out}, from which learners are transplanted (or set evaluation.transplant=false)",
+    )
+    contexts = (experiment.imitator.context_steps, *experiment.imitator.also_context_steps)
+    need(len(set(contexts)) == len(contexts), f"imitator.also_context_steps repeats a context: {list(contexts)}")
+    width, heads = experiment.imitator.width, experiment.imitator.num_heads
+    need(
+        width % (2 * heads) == 0,
+        f"imitator.width = {width} is not a multiple of 2 * imitator.num_heads = {2 * heads}",
+    )
+    need(
+        experiment.imitator.refill_steps < min(contexts),
+        f"imitator.refill_steps = {experiment.imitator.refill_steps} is not below the shortest context, {min(contexts)}",
+    )
+    names = [f"{rung.rung} {rung.name}" for rung in evaluation.rungs]
+    need(len(set(names)) == len(names), f"evaluation.rungs: names are not unique: {names}")
+    hidden, batch, capacity = experiment.learner.hidden, experiment.learner.batch_size, experiment.learner.replay_capacity
+    need(len(hidden) > 0, "learner.hidden is empty; give at least one layer, for example [32]")
+    need(capacity > batch, f"learner.replay_capacity = {capacity} is not above learner.batch_size = {batch}")

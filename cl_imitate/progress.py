@@ -1,0 +1,77 @@
+"""Bars with rate and time left for long work; plain lines where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import rich.console
+import rich.progress
+
+_PLAIN_EVERY_SECONDS = 15.0
+
+Tick = Callable[[int], None]
+
+
+@contextmanager
+def bar(label: str, total: int, unit: str) -> Iterator[Tick]:
+    """A bar for `total` units of work; call the yielded function with how many more are done."""
+    if sys.stderr.isatty():
+        with _rich_bar(label, total, unit) as tick:
+            yield tick
+    else:
+        with _plain_lines(label, total, unit) as tick:
+            yield tick
+
+
+@contextmanager
+def _rich_bar(label: str, total: int, unit: str) -> Iterator[Tick]:
+    columns = (
+        rich.progress.TextColumn("{task.description:<34}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TextColumn("{task.fields[rate]:>20}"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    start, done = time.perf_counter(), 0
+    with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as progress:
+        task = progress.add_task(label, total=total, rate="")
+
+        def tick(amount: int) -> None:
+            nonlocal done
+            done += amount
+            rate = done / max(time.perf_counter() - start, 1e-9)
+            progress.update(task, advance=amount, rate=f"{_short(rate)} {unit}/s")
+
+        yield tick
+
+
+@contextmanager
+def _plain_lines(label: str, total: int, unit: str) -> Iterator[Tick]:
+    start = shown = time.perf_counter()
+    done = 0
+
+    def line() -> str:
+        seconds = max(time.perf_counter() - start, 1e-9)
+        left = seconds * (total - done) / max(done, 1)
+        share = 100.0 * done / max(total, 1)
+        return (
+            f"{label}: {share:.0f}%, {_short(done / seconds)} {unit}/s, {seconds:.0f} s, {max(left, 0):.0f} s left"
+        )
+
+    def tick(amount: int) -> None:
+        nonlocal done, shown
+        done += amount
+        if time.perf_counter() - shown > _PLAIN_EVERY_SECONDS:
+            shown = time.perf_counter()
+            print(line(), file=sys.stderr, flush=True)
+
+    yield tick
+    print(line(), file=sys.stderr, flush=True)
+
+
+def _short(rate: float) -> str:
+    for limit, suffix in ((1e6, "M"), (1e3, "k")):
+        if rate >= limit:
+            return f"{rate / limit:.1f}{suffix}"
+    return f"{rate:.1f}"

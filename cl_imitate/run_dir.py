@@ -1,0 +1,138 @@
+"""A run's folder: the resolved config, the manifest, the stages done, and the metrics along the way."""
+
+import dataclasses
+import json
+import pathlib
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import jax
+
+import cl_imitate
+
+STAGES = ("simulate", "gate", "train", "evaluate", "report")
+_ARTIFACTS = {
+    "simulate": ("histories", "checkpoints/learners"),
+    "gate": (),  # a run folder of its own, which goes on where it stopped
+    "train": ("checkpoints/imitators", "losses.json"),
+    "evaluate": ("evaluation",),
+    "report": ("report", "verdict.json"),
+}
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "tensorstore", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """`path` belongs to exactly one configuration."""
+
+    path: pathlib.Path
+    fingerprint: str
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """manifest.json as it stands."""
+        return json.loads((self.path / "manifest.json").read_text())
+
+    def is_done(self, stage: str) -> bool:
+        """Whether a stage has finished in this folder."""
+        return stage in self.manifest["stages"]
+
+    def require(self, stage: str) -> None:
+        """Raises ValueError where an earlier stage has not finished."""
+        if not self.is_done(stage):
+            raise ValueError(
+                f"{self.path}: the stage {stage} has not finished here. "
+                f"Run `cl-imitate {stage}` with this config and --run-dir first."
+            )
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Do a stage: what an unfinished attempt left is removed, and success is marked.
+
+        Yields a dict: what is put there is kept in the manifest beside the seconds.
+        """
+        for artifact in _ARTIFACTS[name]:
+            path = self.path / artifact
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        facts: dict[str, Any] = {}
+        start = time.perf_counter()
+        yield facts
+        manifest = self.manifest
+        manifest["stages"][name] = {"seconds": round(time.perf_counter() - start, 2), **facts}
+        _write_json(self.path / "manifest.json", manifest)
+
+    def log(self, **metrics: Any) -> None:
+        """One line of metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as stream:
+            stream.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
+
+    def write_json(self, name: str, value: Any) -> None:
+        """A JSON file of the run, replaced whole."""
+        _write_json(self.path / name, value)
+
+
+def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
+    """Make a run's folder, or open the one that this configuration made.
+
+    Raises:
+      ValueError: the folder holds another configuration's run, or something else.
+    """
+    manifest = path / "manifest.json"
+    if manifest.exists():
+        try:
+            found = json.loads(manifest.read_text())["fingerprint"]
+        except (json.JSONDecodeError, KeyError) as error:
+            raise ValueError(f"{manifest} is damaged ({error}). Use another --run-dir.") from error
+        if found != fingerprint:
+            raise ValueError(
+                f"{path} holds a run of another configuration (fingerprint {found[:12]}, this one is "
+                f"{fingerprint[:12]}). Use another --run-dir."
+            )
+        return RunDir(path, fingerprint)
+    if path.exists() and any(path.iterdir()):
+        raise ValueError(f"{path} is not empty and is not a run. Use another --run-dir.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.toml").write_text(config_text)
+        _write_json(manifest, {"fingerprint": fingerprint, **_circumstances(), "stages": {}})
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}). Use another --run-dir.") from error
+    return RunDir(path, fingerprint)
+
+
+def _circumstances() -> dict[str, Any]:
+    device = jax.local_devices()[0]
+    return {
+        "cl_imitate": cl_imitate.__version__,
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{device.platform} {device.device_kind}",
+        "num_devices": jax.local_device_count(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+def _git_revision() -> str | None:
+    folder = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)

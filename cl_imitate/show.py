@@ -1,0 +1,41 @@
+"""A run's folder on the terminal."""
+
+import json
+import pathlib
+
+import rich.box
+import rich.console
+import rich.table
+
+from cl_imitate.evaluation import verdict
+from cl_imitate.run_dir import STAGES
+
+
+def show(path: pathlib.Path) -> None:
+    """Print the stages done and, if there is one, the verdict.
+
+    Raises:
+      ValueError: `path` is not a run's folder.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a run's folder: manifest.json cannot be read ({error}).") from error
+    console = rich.console.Console()
+    done = manifest["stages"]
+    parts = [f"{name} {done[name]['seconds']:.0f} s" for name in STAGES if name in done]
+    console.print(f"[bold]{path}[/]  {', '.join(parts) or 'no stage has finished'}", highlight=False)
+    if not (path / "verdict.json").exists():
+        return
+    decided = json.loads((path / "verdict.json").read_text())
+    for reason in decided["void"]:
+        console.print(f"[bold red]VOID[/] {reason}", highlight=False)
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for name in verdict.COLUMNS:
+        table.add_column(name)
+    for row in verdict.rows(decided):
+        table.add_row(*row)
+    console.print(table, highlight=False)
+    gate = decided["gate"]
+    console.print(f"gate: {'passed' if gate['passed'] else 'FAILED'}", highlight=False)
+    console.print(f"report: {(path / 'report' / 'index.html').resolve()}", highlight=False, soft_wrap=True)

@@ -1,0 +1,432 @@
+"""The corridor's stages. Each reads what earlier ones left in the run folder and leaves its own there."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cl_imitate import checkpoint, config, keys, load_config, populations, progress, simulate, train
+from cl_imitate.envs import tasks
+from cl_imitate.evaluation import frozen, protocols, results, rollouts, verdict
+from cl_imitate.evaluation.closed_loop import Frozen
+from cl_imitate.histories import store
+from cl_imitate.imitators.base import Imitator
+from cl_imitate.imitators.transformer import make_transformer
+from cl_imitate.run_dir import RunDir, open_run
+from cl_imitate.types import History, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A configuration and its folder. `origin` is the folder of the config file, for the gate's path."""
+
+    experiment: config.Experiment
+    folder: RunDir
+    origin: pathlib.Path
+
+    @property
+    def path(self) -> pathlib.Path:
+        return self.folder.path
+
+
+def open_stage_run(experiment: config.Experiment, path: pathlib.Path, origin: pathlib.Path) -> Run:
+    """The run of `experiment` in `path`, made or opened."""
+    folder = open_run(
+        path, fingerprint=load_config.fingerprint(experiment), config_text=load_config.dump(experiment)
+    )
+    return Run(experiment, folder, origin)
+
+
+def chunk_steps(experiment: config.Experiment) -> int:
+    """Env steps in one compiled chunk."""
+    return simulate.chunk_plan(
+        protocols.boundary_steps(experiment),
+        experiment.learner,
+        at_most=experiment.simulation.chunk_steps,
+    )
+
+
+def check_runnable(experiment: config.Experiment) -> None:
+    """Raises ValueError for what only building can tell: sizes that do not fit, variants that do not apply."""
+    chunk_steps(experiment)
+    own = tasks.make(experiment.environment, shapes=experiment.shapes)
+    for context_steps in _contexts(experiment):
+        make_imitator(experiment, own.env.spec, context_steps)
+    for index, rung in enumerate(experiment.evaluation.rungs):
+        family = tasks.make(
+            rung.environment or experiment.environment,
+            shapes=experiment.shapes,
+            variants=rung.variants,
+            split=rung.split,
+        )
+        if family.env.spec.observation != own.env.spec.observation:
+            raise ValueError(
+                f"evaluation.rungs[{index}] ({rung.name}): its observations are {family.env.spec.observation}, the "
+                f"imitator's {own.env.spec.observation}. A rung must stay among symbols or among screens."
+            )
+
+
+# ---- simulate
+
+
+def simulate_stage(run: Run) -> None:
+    """Record every population's whole history, and keep the snapshots that the protocols start from."""
+    with run.folder.stage("simulate") as facts:
+        updates = [
+            _simulate(run, name, num_steps) for name, num_steps in _recorded_steps(run.experiment).items()
+        ]
+        facts["td_updates"] = sum(updates)
+
+
+def _recorded_steps(experiment: config.Experiment) -> dict[str, int]:
+    """How long each population is recorded: up to its last snapshot or prompt."""
+    steps = {"recorded": experiment.recorded_steps, "held_out": experiment.recorded_steps}
+    if experiment.evaluation.months:
+        steps["held_out_train_tasks"] = max(
+            protocols.snapshot_steps(experiment, "held_out_train_tasks")
+        )
+    return steps
+
+
+def _simulate(run: Run, name: str, num_steps: int) -> int:
+    experiment = run.experiment
+    population = populations.make(name, experiment)
+    writer = store.Writer(
+        run.path / "histories" / name,
+        fingerprint=run.folder.fingerprint,
+        spec=population.family.env.spec,
+        num_learners=population.num_learners,
+        num_steps=num_steps,
+        learner_key_data=np.asarray(jax.random.key_data(population.learner_keys)),
+    )
+    wanted = set(protocols.snapshot_steps(experiment, name)) if name != "recorded" else set()
+    ensemble = population.newborn()
+    chunk = chunk_steps(experiment)
+    if 0 in wanted:
+        _save_snapshot(run, name, 0, ensemble)
+    label = f"simulate {name.replace('_', ' ')}"
+    with progress.bar(label, population.num_learners * num_steps, "steps") as tick:
+        for step, (ensemble, history) in enumerate(
+            simulate.advance(
+                ensemble,
+                population.streams,
+                population.env_params,
+                population.rates,
+                **population.static,
+                num_steps=num_steps,
+                chunk_steps=chunk,
+            ),
+            start=1,
+        ):
+            if step * chunk in wanted:
+                _save_snapshot(run, name, step * chunk, ensemble)
+            writer.append(jax.tree.map(np.asarray, history))
+            tick(history.action.size)
+    writer.close()
+    return int(ensemble.clock.update) * population.num_learners
+
+
+def _snapshot_path(run: Run, name: str, step: int) -> pathlib.Path:
+    return run.path / "checkpoints" / "learners" / name / f"step_{step}"
+
+
+def _save_snapshot(run: Run, name: str, step: int, ensemble: simulate.Ensemble) -> None:
+    checkpoint.save(_snapshot_path(run, name, step), ensemble)
+
+
+def _load_snapshot(run: Run, population: populations.Population, step: int) -> simulate.Ensemble:
+    return checkpoint.load(_snapshot_path(run, population.name, step), population.abstract())
+
+
+def _load_history(run: Run, name: str, spec: Spec, *, verify: bool = True) -> History:
+    path = run.path / "histories" / name
+    return store.open_store(
+        path, fingerprint=run.folder.fingerprint, spec=spec, verify=verify
+    ).read()
+
+
+# ---- gate
+
+
+def gate_stage(run: Run) -> None:
+    """Run the experiment that shows that this instrument can see a yes, inside this run's folder."""
+    with run.folder.stage("gate"):
+        run_all(_gate_run(run), stop_after="evaluate")
+
+
+def _gate_run(run: Run) -> Run:
+    path = load_config.find(run.experiment.gate.experiment, beside=run.origin)
+    experiment = load_config.load(path, overrides=(f"seed={run.experiment.seed}",))
+    return open_stage_run(experiment, run.path / "gate", path.parent)
+
+
+def has_own_gate(experiment: config.Experiment) -> bool:
+    """Whether the gate is this run's own PROCESS from an empty context."""
+    return experiment.gate.experiment == "self"
+
+
+# ---- train
+
+
+def _contexts(experiment: config.Experiment) -> tuple[int, ...]:
+    return (experiment.imitator.context_steps, *experiment.imitator.also_context_steps)
+
+
+def make_imitator(experiment: config.Experiment, spec: Spec, context_steps: int) -> Imitator:
+    """The imitator of one context length."""
+    return make_transformer(experiment.imitator, spec, context_steps=context_steps)
+
+
+def _imitator_keys(experiment: config.Experiment) -> tuple[jax.Array, jax.Array]:
+    """Keys [M] and forks [M] of all imitators of one context length: forks outermost, seeds innermost.
+
+    A seed's imitators share their initialisation and batches over forks; only their data differ.
+    """
+    root = keys.stream(keys.root(experiment.seed), keys.Stream.IMITATOR)
+    seeds = keys.members(root, experiment.training.num_seeds)
+    forks = sorted(experiment.evaluation.fork_steps)
+    return (
+        jnp.concatenate([seeds] * len(forks)),
+        jnp.repeat(jnp.array(forks, jnp.int32), experiment.training.num_seeds),
+    )
+
+
+def train_stage(run: Run) -> None:
+    """Train every imitator on the recorded histories, from before its fork only."""
+    run.folder.require("simulate")
+    experiment = run.experiment
+    spec = populations.make("recorded", experiment).family.env.spec
+    with run.folder.stage("train") as facts:
+        recorded, held_out = (
+            jax.tree.map(jnp.asarray, _load_history(run, name, spec)) for name in ("recorded", "held_out")
+        )
+        curves = []
+        for context_steps in _contexts(experiment):
+            params, rows = _train_context(run, spec, context_steps, recorded, held_out)
+            checkpoint.save(_imitator_path(run, context_steps), params)
+            curves += rows
+        run.folder.write_json("losses.json", curves)
+        facts["parameters"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
+
+
+def _imitator_path(run: Run, context_steps: int) -> pathlib.Path:
+    return run.path / "checkpoints" / "imitators" / f"context_{context_steps}"
+
+
+def _train_context(
+    run: Run, spec: Spec, context_steps: int, recorded: History, held_out: History
+) -> tuple[Any, list[dict]]:
+    experiment, training = run.experiment, run.experiment.training
+    imitator = make_imitator(experiment, spec, context_steps)
+    imitator_keys, forks = _imitator_keys(experiment)
+    state = train.init_train_state(imitator_keys, imitator=imitator, training=training)
+    held_out_key = keys.stream(keys.root(experiment.seed), keys.Stream.BATCH)
+    tokens = len(forks) * training.batch_size * context_steps
+    updates, train_losses, held_out_losses = [], [], []
+    with progress.bar(f"train context {context_steps}", training.num_updates * tokens, "tokens") as tick:
+        for state, measured in train.fit(
+            state,
+            imitator_keys,
+            forks,
+            recorded,
+            held_out,
+            held_out_key,
+            imitator=imitator,
+            training=training,
+            context_steps=context_steps,
+        ):
+            updates.append(measured.update)
+            train_losses.append(measured.train_loss)
+            held_out_losses.append(measured.held_out_loss)
+            run.folder.log(
+                stage="train",
+                context_steps=context_steps,
+                update=measured.update,
+                train_loss=float(measured.train_loss.mean()),
+                held_out_loss=float(measured.held_out_loss.mean()),
+            )
+            tick(measured.train_loss.shape[1] * tokens)
+    losses = np.concatenate(train_losses, axis=1)
+    held = np.stack(held_out_losses, axis=1)
+    rows = []
+    for index, fork in enumerate(sorted(experiment.evaluation.fork_steps)):
+        seeds = slice(index * training.num_seeds, (index + 1) * training.num_seeds)
+        rows.append(
+            {
+                "context_steps": context_steps,
+                "fork_step": fork,
+                "updates": list(range(1, losses.shape[1] + 1)),
+                "train_loss": np.round(losses[seeds], 5).tolist(),
+                "held_out_update": updates,
+                "held_out_loss": np.round(held[seeds], 5).tolist(),
+            }
+        )
+    return train.chosen_params(state, training), rows
+
+
+# ---- evaluate
+
+
+def _load_frozen(run: Run, spec: Spec, context_steps: int) -> dict[int, Frozen]:
+    """The trained imitators of one context length, by fork."""
+    experiment = run.experiment
+    imitator = make_imitator(experiment, spec, context_steps)
+    imitator_keys, _ = _imitator_keys(experiment)
+    like = jax.eval_shape(jax.vmap(imitator.init), imitator_keys)
+    params = checkpoint.load(_imitator_path(run, context_steps), like)
+    seeds = experiment.training.num_seeds
+    return {
+        fork: Frozen(
+            imitator=imitator,
+            context_steps=context_steps,
+            params=jax.tree.map(lambda leaf, i=index: leaf[i * seeds : (i + 1) * seeds], params),
+            num_seeds=seeds,
+        )
+        for index, fork in enumerate(sorted(experiment.evaluation.fork_steps))
+    }
+
+
+def evaluate_stage(run: Run) -> None:
+    """Every protocol's arms side by side, the imitators' weights frozen (hashed before and after)."""
+    run.folder.require("train")
+    experiment = run.experiment
+    count = rollouts.Count()
+    with run.folder.stage("evaluate") as facts:
+        sources = {name: populations.make(name, experiment) for name in _recorded_steps(experiment)}
+        spec = sources["held_out"].family.env.spec
+        past = {
+            name: _load_history(run, name, spec) for name in sources if name != "recorded"
+        }
+        imitators = {context: _load_frozen(run, spec, context) for context in _contexts(experiment)}
+        before = _digests(imitators)
+        cells = []
+        rung_index = 0
+        for index, protocol in enumerate(protocols.protocols(experiment)):
+            if protocol.rung is not None:
+                population = populations.on_rung(experiment, protocol.rung, rung_index)
+                source, rung_index = sources["held_out"], rung_index + 1
+                snapshot = population.newborn()
+            else:
+                population = source = sources[protocol.population]
+                snapshot = _load_snapshot(run, population, protocol.learner_step)
+            scene = rollouts.make_scene(
+                protocol,
+                index,
+                experiment,
+                population,
+                snapshot,
+                source,
+                past.get(source.name),
+                chunk_steps=chunk_steps(experiment),
+            )
+            cells += _run_cells(run, scene, imitators, count)
+        after = _digests(imitators)
+        results.save_cells(
+            run.path / "evaluation" / "cells.npz", cells, fingerprint=run.folder.fingerprint
+        )
+        facts["frozen"] = {"sha256_before": before, "sha256_after": after}
+        facts["td_updates"] = count.td_updates
+        facts["imitator_steps"] = count.imitator_steps
+
+
+def _digests(imitators: dict[int, dict[int, Frozen]]) -> dict[str, str]:
+    return {
+        f"context {context} fork {fork}": frozen.digest(imitator.params)
+        for context, by_fork in imitators.items()
+        for fork, imitator in by_fork.items()
+    }
+
+
+def _run_cells(run: Run, scene: rollouts.Scene, imitators: dict, count: rollouts.Count) -> list[results.Cell]:
+    protocol, experiment = scene.protocol, run.experiment
+    last_fork = experiment.recorded_steps
+    source_snapshot = None
+    if protocol.transplant:
+        source_snapshot = _load_snapshot(run, scene.source, last_fork)
+    num, seeds = scene.population.num_learners, experiment.training.num_seeds
+    arms = 2 + 2 * protocol.wiped + protocol.transplant
+    streams = arms * seeds * len(imitators) + protocol.goes_on + protocol.transplant
+    total = num * (streams * protocol.horizon_steps + protocol.now_steps)
+    with progress.bar(f"evaluate {protocol.label}", total, "steps") as tick:
+        learners = rollouts.learner_arms(scene, source_snapshot, count=count, tick=tick)
+        cells = []
+        for by_fork in imitators.values():
+            cells += rollouts.run_protocol(
+                scene,
+                learners,
+                by_fork[protocol.fork_step],
+                source_step=last_fork,
+                count=count,
+                tick=tick,
+            )
+    return cells
+
+
+# ---- report
+
+
+def report_stage(run: Run) -> dict[str, Any]:
+    """The verdict and the page; needs no accelerator. Returns the verdict."""
+    from cl_imitate import report  # here: the plotting library is slow to import and no other stage needs it
+
+    run.folder.require("evaluate")
+    experiment, fingerprint = run.experiment, run.folder.fingerprint
+    gate_cells = None
+    if not has_own_gate(experiment):
+        run.folder.require("gate")
+        gate = _gate_run(run)
+        gate_cells = results.load_cells(
+            gate.path / "evaluation" / "cells.npz", fingerprint=gate.folder.fingerprint
+        )
+    with run.folder.stage("report"):
+        cells = results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=fingerprint)
+        manifest = run.folder.manifest
+        stages = manifest["stages"]
+        decided = verdict.decide(
+            experiment,
+            cells,
+            fingerprint=fingerprint,
+            frozen=stages["evaluate"]["frozen"],
+            seconds={name: facts["seconds"] for name, facts in stages.items()},
+            td_steps=sum(facts.get("td_updates", 0) for facts in stages.values()),
+            imitator_steps=stages["evaluate"]["imitator_steps"],
+            gate_cells=gate_cells,
+        )
+        run.folder.write_json("verdict.json", decided)
+        report.write(
+            run.path,
+            experiment=experiment,
+            cells=cells,
+            gate_cells=gate_cells,
+            verdict=decided,
+            manifest=manifest,
+            loss_curves=json.loads((run.path / "losses.json").read_text()),
+        )
+    return decided
+
+
+# ---- all
+
+
+STAGE_FUNCTIONS = {
+    "simulate": simulate_stage,
+    "gate": gate_stage,
+    "train": train_stage,
+    "evaluate": evaluate_stage,
+    "report": report_stage,
+}
+
+
+def run_all(run: Run, *, stop_after: str = "report") -> None:
+    """Every stage that has not finished in this folder, in order."""
+    for name, stage in STAGE_FUNCTIONS.items():
+        if name == "gate" and has_own_gate(run.experiment):
+            continue
+        if not run.folder.is_done(name):
+            stage(run)
+        if name == stop_after:
+            return
