@@ -44,13 +44,12 @@ class ScreenObservation:
 
     def pack(self, screen: jax.Array) -> jax.Array:
         """Boolean or 0/1 screens [..., height, width, channels] -> uint8 [..., num_bytes]."""
-        flat = screen.reshape(*screen.shape[:-3], self.num_bits) != 0
-        return jnp.packbits(flat, axis=-1, bitorder="little")
+        flat = screen.reshape(*screen.shape[:-3], self.num_bits)
+        return jnp.packbits(flat.astype(jnp.bool_), axis=-1, bitorder="little")
 
     def unpack(self, packed: jax.Array) -> jax.Array:
         """uint8 [..., num_bytes] -> float32 0/1 screens [..., height, width, channels]."""
-        bits = (packed[..., None] >> jnp.arange(8, dtype=jnp.uint8)) & jnp.uint8(1)
-        flat = bits.reshape(*packed.shape[:-1], -1)[..., : self.num_bits]
+        flat = jnp.unpackbits(packed, axis=-1, count=self.num_bits, bitorder="little")
         return flat.reshape(*packed.shape[:-1], self.height, self.width, self.channels).astype(jnp.float32)
 
 

@@ -45,10 +45,11 @@ def sample_task(key: jax.Array, config: RandomMDP, shapes: Shapes, split: Split)
     shape = (config.num_states, shapes.num_actions)
     outcomes = (*shape, config.num_outcomes)
     levels = jax.random.randint(level_key, shape, 0, NUM_LEVELS)
+    weight = jax.random.exponential(probability_key, outcomes)  # normalised: uniform on the simplex
     return RandomMDPTask(
         levels=with_digit_sum(sum_key, levels.ravel(), HELD_OUT_MODULUS, split).reshape(shape),
         next_state=jax.random.randint(state_key, outcomes, 0, config.num_states),
-        outcome_probability=jax.random.dirichlet(probability_key, jnp.ones(config.num_outcomes), shape),
+        outcome_probability=weight / weight.sum(axis=-1, keepdims=True),
     )
 
 
