@@ -19,6 +19,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.special
 import scipy.stats
 
 MIN_SEEDS = 8
@@ -31,9 +32,17 @@ Estimator = Callable[..., np.ndarray]
 
 
 def iqm(values: np.ndarray) -> np.ndarray:
-    """The interquartile mean over seeds and learners: `[..., S, n] -> [...]`."""
+    """The interquartile mean over seeds and learners: `[..., S, n] -> [...]`.
+
+    Equal to `scipy.stats.trim_mean(..., 0.25)`, whose argument checks cost more than the mean itself here.
+    """
     values = np.asarray(values, dtype=float)
-    return scipy.stats.trim_mean(values.reshape(*values.shape[:-2], -1), 0.25, axis=-1)
+    values = values.reshape(*values.shape[:-2], -1)
+    size = values.shape[-1]
+    cut = size // 4
+    if cut:
+        values = np.partition(values, (cut, size - cut - 1), axis=-1)[..., cut : size - cut]
+    return values.mean(axis=-1)
 
 
 def iqm_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -122,7 +131,9 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
     values = np.asarray(values, dtype=float)
     if len(values) < 2 or not np.isfinite(values).all():
         return np.nan, np.nan
-    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values)
+    half = (
+        scipy.special.stdtrit(len(values) - 1, (1 + confidence) / 2) * values.std(ddof=1) / len(values) ** 0.5
+    )
     return float(values.mean() - half), float(values.mean() + half)
 
 

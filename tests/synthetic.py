@@ -128,7 +128,7 @@ def experiment(**changes: Any) -> Experiment:
         "name": "synthetic",
         "environment": Lock(),
         "evaluation": evaluation,
-        "rules": Rules(bootstrap_samples=400),
+        "rules": Rules(bootstrap_samples=200),
     }
     return Experiment(**{**fields, **changes})
 

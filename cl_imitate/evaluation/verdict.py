@@ -84,7 +84,8 @@ def number(estimate: float | None, ci95: Sequence[float | None]) -> str:
     """`0.98 [0.95, 1.01]`; a dash for what was not measured."""
     if estimate is None:
         return "–"
-    return f"{estimate:.2f} [{', '.join('?' if end is None else f'{end:.2f}' for end in ci95)}]"
+    shown = ["?" if one is None else f"{round(one, 2) + 0.0:.2f}" for one in (estimate, *ci95)]
+    return f"{shown[0]} [{', '.join(shown[1:])}]"
 
 
 def _void_reasons(

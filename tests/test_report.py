@@ -1,0 +1,229 @@
+"""The page is whole without the network, says what the verdict says, and a browser draws every figure."""
+
+import dataclasses
+import html.parser
+import pathlib
+import re
+import shutil
+import subprocess
+import tomllib
+
+import numpy as np
+import pytest
+import synthetic
+
+from cl_imitate import figures, report
+from cl_imitate.config import Rules
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = """
+    --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync --enable-logging=stderr --v=0
+"""
+OF = synthetic.experiment(rules=Rules(bootstrap_samples=50))
+MANIFEST = {
+    "versions": {"jax": "0.10.2"},
+    "device": "cpu",
+    "command": "cl-imitate run configs/synthetic.toml",
+}
+
+
+def curves(context_steps: int, fork_step: int) -> dict:
+    return {
+        "context_steps": context_steps,
+        "fork_step": fork_step,
+        "updates": np.arange(10),
+        "train_loss": np.linspace(1.5, 0.5, 10)[None].repeat(2, 0),
+        "held_out_update": np.array([0, 5]),
+        "held_out_loss": np.array([[1.5, 0.8], [1.5, 0.9]]),
+    }
+
+
+def write(folder: pathlib.Path, cells: list, verdict: dict | None = None, **changes) -> pathlib.Path:
+    given = {
+        "experiment": OF,
+        "cells": cells,
+        "gate_cells": None,
+        "verdict": verdict or synthetic.decide(cells, OF),
+        "manifest": MANIFEST,
+        "loss_curves": [],
+    }
+    return report.write(folder, **{**given, **changes})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_DPI", 50)
+        patch.setattr(figures, "_SAMPLES", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> pathlib.Path:
+    cells = [
+        *synthetic.cells(128, process_end=1.0),
+        synthetic.process(context_steps=512),
+        synthetic.now(context_steps=512),
+    ]
+    losses = [curves(128, 320), curves(128, 640)]
+    return write(tmp_path_factory.mktemp("run"), cells, loss_curves=losses)
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def of(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def browse(path: pathlib.Path, profile: pathlib.Path) -> tuple[str, str]:
+    if BROWSER is None:
+        pytest.skip("no Chromium here: looked for chromium, chromium-browser and google-chrome")
+    command = [BROWSER, *QUIET.split(), f"--user-data-dir={profile}", "--dump-dom", path.resolve().as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, done.stderr
+
+
+def test_a_browser_draws_every_figure_and_reports_no_error(page, tmp_path):
+    dom, log = browse(page, tmp_path)
+    drawn = re.search(r'data-figures-drawn="(\d+)/(\d+)"', dom)
+    assert drawn, "the page's own count did not run"
+    assert drawn[1] == drawn[2] == str(len(Tags(page).of("img")))
+    assert "CONSOLE" not in log, log
+
+
+def test_the_browser_test_notices_a_broken_figure_and_a_console_error(page, tmp_path):
+    broken = tmp_path / "broken.html"
+    text = page.read_text(encoding="utf-8").replace(
+        "data:image/png;base64,iVBOR", "data:image/png;base64,AAAAA", 1
+    )
+    broken.write_text(text.replace("</body>", "<script>console.error('x')</script></body>"), encoding="utf-8")
+    dom, log = browse(broken, tmp_path / "profile")
+    drawn = re.search(r'data-figures-drawn="(\d+)/(\d+)"', dom)
+    assert drawn
+    assert int(drawn[1]) == int(drawn[2]) - 1
+    assert "CONSOLE" in log
+
+
+def test_every_figure_is_inlined_saved_beside_the_page_and_described(page):
+    tags = Tags(page)
+    images = tags.of("img")
+    assert len(images) >= 8
+    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+    assert all(len(image["alt"]) > 40 for image in images)
+    names = {attributes["id"].removeprefix("figure-") for attributes in tags.of("figure")}
+    assert names == {path.stem for path in page.parent.glob("*.png")}
+    assert {"headline", "parity", "ladder", "points", "losses", "forks", "process", "elsewhere"} <= names
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    for tag, attributes in Tags(page).found:
+        for key in ("src", "href"):
+            assert attributes.get(key, "#").startswith(("#", "data:")), (tag, attributes)
+    assert "url(" not in page.read_text(encoding="utf-8")
+    assert not list(page.parent.glob(".*")), "temporary files are left"
+
+
+def test_the_page_says_what_the_verdict_says(page):
+    text = re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8"))
+    verdict = synthetic.decide(synthetic.cells(128, process_end=1.0), OF)
+    assert "does not reproduce the process" in text
+    for one in verdict["questions"].values():
+        assert one["meaning"].split(",")[0] in text
+    for words in (
+        "delayed reward",
+        "under 0.8",
+        MANIFEST["command"],
+        "jax",
+        verdict["fingerprint"],
+        "sham learner",
+    ):
+        assert words in text
+    for term in report.GLOSSARY:
+        assert term in text
+
+
+def test_a_void_run_says_so_before_anything_else(tmp_path):
+    cells = [synthetic.now()]
+    text = write(tmp_path, cells).read_text(encoding="utf-8")
+    assert text.index("This run is void") < text.index('class="lead') < text.index("<figure")
+    assert "the gate was not run" in text
+
+
+def test_a_run_that_is_not_void_does_not_say_so(page):
+    assert 'class="void-box"' not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("protocol", ["now", "month", "process", "later", "elsewhere"])
+def test_one_protocol_alone_makes_a_page(tmp_path, protocol):
+    cells = [cell for cell in synthetic.cells() if cell.protocol == protocol][:1]
+    page = write(tmp_path, cells)
+    assert "not run" in page.read_text(encoding="utf-8")
+
+
+def test_an_empty_run_makes_a_page(tmp_path):
+    assert write(tmp_path, [], manifest={}).exists()
+
+
+def test_unknown_bounds_missing_arms_and_empty_blocks_make_a_page(tmp_path):
+    nowhere = np.full(24, np.nan)
+    cells = []
+    for cell in (synthetic.process(), synthetic.later(5.0), synthetic.elsewhere("5", 1.0)):
+        cell = dataclasses.replace(cell, ceiling_return=nowhere, optimal_return=nowhere)
+        for values in cell.returns.values():
+            values[..., 1] = np.nan
+        cell.returns["imitator"][:, :3] = np.nan
+        cells.append(synthetic.without(cell, "imitator_argmax", "imitator_wiped"))
+    cells.append(synthetic.without(synthetic.now(), "imitator"))
+    text = write(tmp_path, cells).read_text(encoding="utf-8")
+    assert "neither ceiling nor optimum" in text
+    assert "arm not run: imitator" in text
+
+
+def test_a_gate_beside_the_run_has_its_own_figure(tmp_path):
+    arms = {"learner": synthetic.rising(1, 10), "imitator": synthetic.rising(1, 10), "imitator_wiped": 1.0}
+    gate = synthetic.cell("gate", arms, start_step=0)
+    page = write(tmp_path, [synthetic.now()], gate_cells=[gate])
+    assert (page.parent / "gate.png").exists()
+
+
+def test_the_configuration_is_shown_as_toml_that_can_be_read_back():
+    shown = tomllib.loads(report.toml_like(dataclasses.asdict(OF)))
+    assert shown["environment"]["family"] == "lock"
+    assert shown["rules"]["parity"] == 0.9
+    assert shown["evaluation"]["rungs"][0]["name"] == "symbols permuted"
+    assert shown["evaluation"]["fork_steps"] == [320, 640]
+    assert shown["evaluation"]["transplant"] is True
+
+
+def test_text_from_the_run_is_escaped(tmp_path):
+    page = write(tmp_path, [synthetic.elsewhere("2", 1.0, rung_name="<script>alert(1)</script>")])
+    assert "<script>alert" not in page.read_text(encoding="utf-8")
+
+
+def test_the_same_run_makes_the_same_page(tmp_path):
+    cells = [synthetic.now()]
+    first = write(tmp_path, cells).read_bytes()
+    assert write(tmp_path, cells).read_bytes() == first
+
+
+def test_long_curves_are_drawn_in_averages_of_blocks():
+    cell = synthetic.cell("later", {"learner": np.arange(1000.0)}, noise=0)
+    thin = figures._thin(cell, "learner")
+    assert thin.num_blocks <= 120
+    assert thin.block_steps == 9 * cell.block_steps
+    np.testing.assert_allclose(thin.returns["learner"][0, 0, 0], 4.0)
+
+
+@pytest.mark.parametrize(("number", "words"), [(640, "640"), (3200, "3.2k"), (1_000_000, "1M"), (None, "–")])
+def test_steps_are_short(number, words):
+    assert figures.steps(number) == words
