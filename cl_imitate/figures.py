@@ -7,6 +7,7 @@ colour, their lines differ. Bands and bars are 95% intervals over learners and i
 import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -344,7 +345,8 @@ def _figure(
     *,
     size: tuple[float, float],
 ) -> Figure:
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_LOOK, "backend": "agg"}):
+    look: Any = {**matplotlib.rcParamsDefault, **_LOOK, "backend": "agg"}
+    with matplotlib.rc_context(look):
         canvas = Canvas(figsize=size)
         FigureCanvasAgg(canvas)
         draw(canvas)

@@ -88,6 +88,9 @@ def test_an_imitator_that_does_not_improve_has_no_pace():
     found = growth(synthetic.process(imitator_end=synthetic.RANDOM))
     assert found.ratio.value == pytest.approx(0, abs=0.03)
     assert np.isnan(found.pace)
+    hardly = growth(synthetic.process(imitator_end=1.5, noise=0.02))  # under a tenth of the learner's gain
+    assert 0.02 < hardly.ratio.value < 0.1
+    assert np.isnan(hardly.pace)
 
 
 def test_the_span_starts_at_the_learner_held_there_or_at_random_without_it():
@@ -149,6 +152,13 @@ def test_departure_is_relative_to_each_arms_own_now():
     cell = synthetic.cell("later", levels, noise=0.05)
     assert metrics.departure(cell, RULES, generator(), margin=0.9, now_steps=0)[0] == 0
     assert np.isnan(metrics.departure(cell, RULES, generator(), margin=0.9, now_steps=128)[0])
+
+
+@pytest.mark.parametrize(("start_step", "departs"), [(0, True), (160, False)])
+def test_from_an_empty_context_there_is_no_now_to_be_relative_to(start_step, departs):
+    levels = {"learner": 10.0, "imitator": 8.0, "learner_held": 1.0}
+    found = growth(synthetic.cell("process", levels, noise=0.05, start_step=start_step))
+    assert np.isfinite(found.departure_steps) == departs
 
 
 def test_blocks_with_few_learners_show_no_departure():

@@ -31,6 +31,11 @@ def test_a_ratio_of_iqms_survives_a_learner_whose_range_is_zero():
     assert statistics.iqm_ratio(denominator / 2, denominator) == pytest.approx(0.5)
 
 
+def test_a_ratio_of_iqms_is_not_an_iqm_of_ratios():
+    numerator, denominator = np.array([[1.0, 2, 3, 4]]), np.array([[4.0, 3, 2, 1]])
+    assert statistics.iqm_ratio(numerator, denominator) == 1.0
+
+
 def test_equal_arms_have_a_ratio_of_exactly_one_with_and_without_a_seed_axis():
     learner = 1 + generator().random((1, 11))
     one = statistics.estimate(

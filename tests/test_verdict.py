@@ -424,8 +424,7 @@ def test_the_verdict_survives_json_and_nan_is_null():
 
 
 def test_the_same_cells_give_the_same_verdict_in_any_order():
-    cells = synthetic.cells()
-    assert synthetic.decide(cells) == synthetic.decide(cells[::-1])
+    assert synthetic.decide(synthetic.cells()) == synthetic.decide(synthetic.cells()[::-1])
 
 
 def test_a_cell_more_changes_no_other_number():
@@ -456,8 +455,9 @@ def test_questions_are_those_of_the_configured_context_and_all_contexts_are_list
 def test_the_rules_in_words_name_the_configured_bounds():
     of = synthetic.experiment(rules=Rules(parity=0.8, learns_yes=0.6, bootstrap_samples=50))
     found = synthetic.decide([synthetic.now(9.0)], of)["questions"]
-    assert "0.8" in found["now"]["rule"]
-    assert "0.6" in found["process"]["rule"]
+    assert "above 0.8" in found["now"]["rule"]
+    assert "below 0.8" in found["now"]["rule"]
+    assert "above 0.6" in found["process"]["rule"]
     assert found["now"]["answer"] == "yes"  # 0.89, which the default rules would not let pass
 
 
