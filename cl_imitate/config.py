@@ -148,6 +148,7 @@ class Simulation:
     num_tasks: Natural = 0  # distinct training tasks; 0 = one for each recorded learner
     num_held_out_tasks: Natural = 0  # distinct held-out tasks; 0 = one for each held-out learner
     chunk_steps: Positive = 2048  # at most so many env steps in one compiled program
+    block_size: Positive = 16  # learners computed together; bits are equal for equal block sizes
 
 
 @_config

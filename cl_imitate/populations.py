@@ -23,6 +23,7 @@ class Population:
     family: tasks.Family
     learner: config.Learner
     dqn: dqn_lib.DQN
+    block_size: int
     learner_keys: jax.Array  # keys [N]
     streams: simulate.Streams  # keys [N] each
     rates: dqn_lib.DQNHyperparams  # [N]
@@ -35,8 +36,13 @@ class Population:
 
     @property
     def static(self) -> dict[str, Any]:
-        """The arguments by which `simulate` is compiled."""
-        return {"env": self.family.env, "dqn": self.dqn, "learner": self.learner}
+        """The arguments by which `simulate.advance` is compiled."""
+        return {
+            "env": self.family.env,
+            "dqn": self.dqn,
+            "learner": self.learner,
+            "block_size": self.block_size,
+        }
 
     def newborn(self) -> simulate.Ensemble:
         """All learners at random initialisation."""
@@ -68,6 +74,7 @@ def _make(
         family=family,
         learner=experiment.learner,
         dqn=dqn_lib.make_dqn(experiment.learner, family.env.spec),
+        block_size=experiment.simulation.block_size,
         learner_keys=learner_keys,
         streams=simulate.make_streams(learner_keys),
         rates=dqn_lib.hyperparams(experiment.learner, num_learners),

@@ -202,7 +202,7 @@ def _chunk(ensemble, streams, env_params, rates, *, env, dqn, learner, num_steps
 
 @functools.partial(
     jax.jit,
-    static_argnames=("env", "dqn", "learner", "num_steps", "mode", "mesh"),
+    static_argnames=("env", "dqn", "learner", "num_steps", "mode", "block_size", "mesh"),
     donate_argnames=("ensemble",),
 )
 def run_chunk(
@@ -216,17 +216,38 @@ def run_chunk(
     learner: config.Learner,
     num_steps: int,
     mode: Mode,
+    block_size: int,
     mesh: Mesh,
 ) -> tuple[Ensemble, History]:
     """`num_steps` steps of N learners; the ensemble is donated. Returns it, and the history [N, num_steps].
 
-    `num_steps` must be a multiple of `learner.steps_per_update`, and of the target period or the reverse
-    (`chunk_plan` sees to it).
+    Each device computes its learners in blocks of exactly `block_size`, one after the other: how a compiler
+    orders a sum depends on the sizes it sees, so this is what makes learner i's bits independent of N. N must
+    be a multiple of `block_size` times the mesh's devices. `num_steps` must be a multiple of
+    `learner.steps_per_update`, and of the target period or the reverse (`chunk_plan` sees to it).
     """
     body = functools.partial(_chunk, env=env, dqn=dqn, learner=learner, num_steps=num_steps, mode=mode)
+
+    def blocks(ensemble, streams, env_params, rates):
+        clock = ensemble.clock
+
+        def one(block):
+            members, *rest = block
+            return body(Ensemble(**members, clock=clock), *rest)
+
+        members = {name: getattr(ensemble, name) for name in ("learner", "env_state", "obs")}
+        stacked = jax.tree.map(
+            lambda x: x.reshape(-1, block_size, *x.shape[1:]), (members, streams, env_params, rates)
+        )
+        ensemble, history = jax.lax.map(one, stacked)
+        clock = jax.tree.map(lambda x: x[0], ensemble.clock)
+        members = {name: getattr(ensemble, name) for name in members}
+        members, history = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (members, history))
+        return Ensemble(**members, clock=clock), history
+
     split = sharding.SPLIT
     sharded = sharding.over_ensemble(
-        body, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split)
+        blocks, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split)
     )
     return sharded(ensemble, streams, env_params, rates)
 
@@ -252,14 +273,21 @@ def advance(
     learner: config.Learner,
     num_steps: int,
     chunk_steps: int,
+    block_size: int,
     hold: bool = False,
 ) -> Iterator[tuple[Ensemble, History]]:
     """Live `num_steps` more steps, yielding the ensemble and the history [N, chunk] after every chunk.
 
     The ensemble passed in is consumed (donated); so is each one yielded, when the next chunk is asked for.
-    `chunk_steps` must divide `num_steps` and the rest of the warm-up.
+    `chunk_steps` must divide `num_steps` and the rest of the warm-up. The last block is padded with copies of
+    the last learner, which are computed and dropped.
     """
-    mesh = sharding.ensemble_mesh(ensemble.obs.shape[0])
+    num_learners = ensemble.obs.shape[0]
+    num_blocks = -(-num_learners // block_size)
+    missing = num_blocks * block_size - num_learners
+    members, streams, env_params, rates = _pad((ensemble, streams, env_params, rates), missing)
+    ensemble = members.replace(clock=ensemble.clock)
+    mesh = sharding.ensemble_mesh(num_blocks)
     ensemble = sharding.place(ensemble, mesh, SPECS)
     streams, env_params, rates = (
         sharding.place(tree, mesh, sharding.SPLIT) for tree in (streams, env_params, rates)
@@ -278,10 +306,26 @@ def advance(
             learner=learner,
             num_steps=chunk_steps,
             mode=mode,
+            block_size=block_size,
             mesh=mesh,
         )
         step += chunk_steps
-        yield ensemble, history
+        if missing:
+            shown, history = jax.tree.map(
+                lambda x: x[:num_learners] if x.ndim else x, (ensemble, history)
+            )
+            yield shown, history
+        else:
+            yield ensemble, history
+
+
+def _pad(tree: Any, missing: int) -> Any:
+    """Leading axes longer by `missing` copies of the last entry; scalars as they are."""
+    if not missing:
+        return tree
+    return jax.tree.map(
+        lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if x.ndim else x, tree
+    )
 
 
 def chunk_plan(boundaries: Iterable[int], learner: config.Learner, *, at_most: int) -> int:
