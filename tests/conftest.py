@@ -26,6 +26,7 @@ jax.config.update("jax_num_cpu_devices", 2)  # so that sharding is exercised
 import gymnax.environments.environment as gymnax_environment  # noqa: E402  (after: it makes arrays when imported)
 import hypothesis  # noqa: E402
 import optax  # noqa: E402
+import pytest  # noqa: E402
 
 # The same examples on every machine; the first one compiles, so a deadline would mean nothing.
 hypothesis.settings.register_profile("cl_imitate", deadline=None, derandomize=True, max_examples=25)
@@ -66,3 +67,13 @@ def _allow_promotion_inside_dependencies() -> None:
 
 
 _allow_promotion_inside_dependencies()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` run only where CL_IMITATE_TEST_PLATFORM names an accelerator."""
+    if os.environ["JAX_PLATFORMS"] == "cpu":
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(
+                    pytest.mark.skip(reason="needs an accelerator: CL_IMITATE_TEST_PLATFORM=cuda")
+                )

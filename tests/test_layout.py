@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -12,12 +13,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
 0: types keys config statistics convolution
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
-1: imitators/attention evaluation/metrics evaluation/results checkpoint run_dir sharding cost
-2: envs/* learners/* imitators/* report
+1: imitators/attention evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding cost
+2: envs/* learners/* imitators/* figures report
 3: envs/tasks simulate train imitators/learner_posterior
 4: evaluation/protocols evaluation/controls evaluation/answers evaluation/wording sweep populations
 5: evaluation/*
-6: stages cli
+6: stages show cli
 7: __main__
 """
 RANK = {name: int(line[0]) for line in RANKS.strip().splitlines() for name in line[2:].split()}
@@ -94,6 +95,22 @@ def test_the_imitator_sees_histories_only_directly_and_through_others(name):
 def test_a_library_with_a_moving_interface_has_one_home(library):
     homes = [name for name in FILES if any(dotted.split(".")[0] == library for dotted in imported(name))]
     assert len(homes) <= 1, homes
+
+
+def test_every_library_that_is_imported_is_a_declared_dependency():
+    declared = {
+        re.match(r"[\w.-]+", line)[0].lower()
+        for line in metadata.requires("cl-imitate")
+        if "extra ==" not in line
+    }
+    homes = metadata.packages_distributions()
+    libraries = {dotted.split(".")[0] for name in FILES for dotted in imported(name)}
+    libraries -= {*sys.stdlib_module_names, "cl_imitate"}
+    assert not [
+        library
+        for library in libraries
+        if not declared & {home.lower().replace("_", "-") for home in homes.get(library, [])}
+    ]
 
 
 def test_modules_have_a_docstring_and_a_name_that_says_what_is_inside():
