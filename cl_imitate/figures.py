@@ -148,11 +148,14 @@ def curves(name: str, title: str, caption: str, cells: Sequence[Cell], rules: Ru
                 if arm in cell.returns and not metrics.missing_arms(cell, arm):
                     _line(axis, cell, arm, rules)
             _bounds(axis, cell)
-            if cell.start_step > 0:
-                axis.axvline(cell.start_step, color="#999999", linewidth=0.8)
             _steps(axis, "learner's age, steps")
         for axis in axes[len(cells) :]:
             axis.set_axis_off()
+        for group in [axes] if same else [[axis] for axis in axes]:
+            _limits(group)
+        for axis, cell in zip(axes, cells, strict=False):
+            if cell.start_step > 0:
+                axis.axvline(cell.start_step, color="#999999", linewidth=0.8)
         for row in range(lines):
             axes[row * columns].set_ylabel("return an episode")
         _legend(canvas, axes)
@@ -382,6 +385,10 @@ def _line(axis: Axes, cell: Cell, arm: str, rules: Rules, **changes) -> float:
     shown = np.isfinite(middle)
     axis.fill_between(ages[shown], low[shown], high[shown], color=color, alpha=0.16, linewidth=0)
     label = changes.get("label", ARMS.get(arm, arm))
+    if arm == "learner_held" and not shown[-1]:
+        # Held for NOW alone; as nothing in it changes, it would go on as it was.
+        level = float(np.nanmean(middle))
+        axis.plot(ages[[0, -1]], [level, level], ":", color=color, linewidth=1.2)
     axis.plot(
         ages[shown],
         middle[shown],
@@ -403,7 +410,7 @@ def _before(axis: Axes, cell: Cell, until: int, rules: Rules) -> None:
             _line(axis, past, "learner", rules, color="#9FC5DE", label="learner before the fork")
 
 
-def _bounds(axis: Axes, cell: Cell, *, name: bool = True) -> None:
+def _bounds(axis: Axes, cell: Cell, *, name: bool = True, random: bool = False) -> None:
     """Horizontal lines: random, the ceiling at the arm's epsilon, the optimum."""
     lines = (
         ("random policy", cell.random_return, ":", STYLES["random"][0]),
@@ -411,7 +418,7 @@ def _bounds(axis: Axes, cell: Cell, *, name: bool = True) -> None:
         ("optimum", cell.optimal_return, ":", "#333333"),
     )
     for label, values, line, color in lines:
-        if np.isfinite(values).any() and not (label == "random policy" and "random" in cell.returns):
+        if np.isfinite(values).any() and (random or label != "random policy" or "random" not in cell.returns):
             height = float(statistics.iqm(values[np.isfinite(values)][None]))
             axis.axhline(height, color=color, linestyle=line, linewidth=1, label=label if name else None)
 
@@ -419,7 +426,7 @@ def _bounds(axis: Axes, cell: Cell, *, name: bool = True) -> None:
 def _compare(axis: Axes, found: Sequence[Cell], own: int, contexts: Sequence[int], rules: Rules) -> None:
     """The learner, and the imitator of each context length, named at the ends of their lines."""
     main = next((one for one in found if one.context_steps == own), found[0])
-    _bounds(axis, main)
+    _bounds(axis, main, random=True)
     ends = []
     if not metrics.missing_arms(main, "learner"):
         ends.append((_line(axis, main, "learner", rules), "learner", _LEARNER))
@@ -446,16 +453,29 @@ def _bound_names(axis: Axes, cell: Cell) -> None:
     for words, values in bounds.items():
         if np.isfinite(values).any():
             height = float(statistics.iqm(values[np.isfinite(values)][None]))
+            right = words == "random"  # where curves are high; the others' names stand where curves are low
             axis.annotate(
                 words,
-                (0.995, height),
+                (0.995 if right else 0.01, height),
                 (0, 2),
                 xycoords=("axes fraction", "data"),
                 textcoords="offset points",
-                ha="right",
+                ha="right" if right else "left",
                 fontsize=8,
                 color=_GREY,
             )
+
+
+def _limits(axes: Sequence[Axes] | np.ndarray) -> None:
+    """Make the lines fill the panels; a band of very few seeds may be wider, and is cut at the edge."""
+    drawn = [np.asarray(line.get_ydata(), float) for axis in axes for line in axis.lines]
+    heights = np.concatenate([[], *drawn])
+    heights = heights[np.isfinite(heights)]
+    if not heights.size:
+        return
+    margin = 0.12 * (np.ptp(heights) or 1.0)
+    for axis in axes:
+        axis.set_ylim(heights.min() - margin, heights.max() + margin)
 
 
 def _end_labels(axis: Axes, ends: list[tuple[float, str, str]]) -> None:
@@ -485,7 +505,7 @@ def _end_labels(axis: Axes, ends: list[tuple[float, str, str]]) -> None:
 def _levels(axis: Axes, found: Sequence[Cell], own: int) -> None:
     """NOW: the held learner's level and the imitators', with intervals."""
     main = next((one for one in found if one.context_steps == own), found[0])
-    _bounds(axis, main, name=False)
+    _bounds(axis, main, name=False, random=True)
     entries = [("learner", main, "learner_held", _LEARNER, "s")]
     others = iter(_OTHER_CONTEXTS * len(found))
     for cell in sorted(found, key=lambda one: one.context_steps != own):
@@ -502,7 +522,12 @@ def _levels(axis: Axes, found: Sequence[Cell], own: int) -> None:
         axis.plot([len(names)] * 2, [low, high], color=color, linewidth=2)
         axis.plot(len(names), one.value, marker, color=color, markersize=7)
         axis.annotate(
-            f"{one.value:.3g}", (len(names), one.value), (7, -3), textcoords="offset points", color=color
+            f"{one.value:.3g}",
+            (len(names), one.value),
+            (7, -3),
+            textcoords="offset points",
+            color=color,
+            bbox={"color": "white", "alpha": 0.75, "pad": 0.6},
         )
         names.append(words)
     axis.set_xticks(range(len(names)), names)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from cl_imitate.config import Evaluation, Gate, Imitator, Rules
+from cl_imitate.config import Gate, Imitator, Rules
 from cl_imitate.evaluation import answers, verdict
 
 RULES = Rules()
@@ -478,6 +478,15 @@ def test_the_summary_is_two_sentences_that_say_each_answer():
     found = synthetic.decide(synthetic.cells())
     assert found["summary"].count(". ") == 1
     assert "does not go on improving" in found["summary"]
-    evaluation = Evaluation(fork_steps=(640,), now_fork_step=640)
-    nothing = synthetic.decide([], synthetic.experiment(evaluation=evaluation))
-    assert "was not asked about LATER" in nothing["summary"]
+    assert "was not asked about LATER" in synthetic.decide([])["summary"]
+    assert "is better than the learner" in synthetic.decide([synthetic.now(12.0)])["summary"]
+
+
+def test_the_summary_does_not_claim_what_is_not_settled():
+    narrow = synthetic.decide([synthetic.process(4.0)])
+    wide = synthetic.decide([synthetic.process(4.0, seed_noise=2.0)])
+    assert narrow["questions"]["process"]["answer"] == wide["questions"]["process"]["answer"] == "partial"
+    assert "in part, at most" in narrow["summary"]
+    assert "not settled" in wide["summary"]
+    some = synthetic.decide(rungs(r0=10.0, r2=10.0, r3=1.0, r4=1.0))
+    assert "learns in 1 of 3 new tasks" in some["summary"]

@@ -187,7 +187,7 @@ def _later(experiment: Experiment, cells: Sequence[Cell], nows: list[dict], stag
         if now_ratio is None:
             now_ratio = _parity_entry(experiment, _opening(experiment, cell))[0]["ratio"]
         entry = _growth_entry(experiment, cell, own_start=True, now_ratio=now_ratio)
-        horizon = cell.num_blocks * cell.block_steps
+        horizon = cell.block_steps * max(values.shape[-1] for values in cell.returns.values())
         entry["horizon_time_constants"] = horizon / life if life else math.nan
         forks.append({"fork_step": cell.fork_step, "now_ratio": now_ratio, **entry})
     return {**_headline(forks, "fork_step", experiment.evaluation.later_fork_step, "LATER"), "forks": forks}

@@ -44,13 +44,12 @@ def decide(
     }
     questions = by_context.get(experiment.imitator.context_steps) or answers.questions(experiment, [])
     gate = answers.gate(experiment, cells if experiment.gate.experiment == "self" else gate_cells or [])
-    given = {name: one["answer"] for name, one in questions.items()}
     return _plain(
         {
             "schema": SCHEMA,
             "fingerprint": fingerprint,
             "void": _void_reasons(gate, frozen, controls or {}),
-            "summary": wording.summary(given, questions["now"].get("exceeds", False)),
+            "summary": wording.summary(questions, experiment.rules),
             "not_run": list(wording.CONTROLS_NOT_RUN if not_run is None else not_run),
             "controls": dict(controls or {}),
             "gate": gate,

@@ -1,5 +1,7 @@
 """The questions, rules and answers in plain words, for the verdict, the terminal and the report."""
 
+from collections.abc import Mapping, Sequence
+
 from cl_imitate.config import Rules
 
 QUESTIONS = {
@@ -36,13 +38,19 @@ _MEANING = {
     ("month", "no"): "Asked for an older learner, it falls short even on training tasks.",
     ("month", "undecided"): "At its worst stage, the interval contains the bound.",
     ("process", "yes"): "Weights frozen, it improves as the learner did over the recorded span.",
-    ("process", "partial"): "It improves over the span, but it is not settled that it reaches half of what "
-    "the learner gains, or that it gains next to nothing.",
+    (
+        "process",
+        "partial",
+    ): "It is settled neither that it reaches half of what the learner gains over the span, nor "
+    "that it gains next to nothing.",
     ("process", "no"): "It does not improve as the learner did, though every stage was in its training data.",
     ("process", "void"): "Cannot be asked here: see the reason.",
     ("later", "yes"): "Weights frozen, it goes on improving after its own NOW.",
-    ("later", "partial"): "It improves after its own NOW, but it is not settled that it reaches half of what "
-    "the learner gains, or that it gains next to nothing.",
+    (
+        "later",
+        "partial",
+    ): "It is settled neither that it reaches half of what the learner goes on to gain, nor that it "
+    "gains next to nothing.",
     ("later", "no"): "It stays where the recording stopped, or falls back, while the learner goes on.",
     ("later", "void"): "Cannot be asked at this fork: see the reason.",
     (
@@ -100,39 +108,51 @@ _SENTENCES = {
     },
     "process": {
         "yes": "reproduces the process by which the learner became so",
-        "partial": "reproduces in part the process by which the learner became so",
+        "partial": "reproduces in part, at most, the process by which the learner became so",
+        "unsettled": "may or may not reproduce the process by which the learner became so (not settled)",
         "no": "does not reproduce the process by which the learner became so",
         "void": "cannot be tested here on the process by which the learner became so",
     },
     "later": {
         "yes": "goes on improving after the recording stopped, as the learner does",
-        "partial": "improves in part after the recording stopped",
+        "partial": "goes on improving in part, at most, after the recording stopped",
+        "unsettled": "may or may not go on improving after the recording stopped (not settled)",
         "no": "does not go on improving after the recording stopped, while the learner does",
         "void": "cannot be tested here on what comes after the recording stopped",
     },
     "elsewhere": {
         "yes": "learns in every kind of new task that counts",
-        "partial": "learns only in part, or only in some, of the new tasks",
         "no": "learns in none of the new tasks",
         "void": "cannot be tested here on new tasks",
     },
 }
 
 
-def summary(answers: dict[str, str], exceeds: bool) -> str:
+def summary(questions: Mapping[str, Mapping], rules: Rules) -> str:
     """Two sentences for the reader who reads nothing else."""
+    answers = {name: one["answer"] for name, one in questions.items()}
     clauses = {
-        question: texts.get(answers[question], f"was not asked about {question.upper()}")
-        for question, texts in _SENTENCES.items()
+        name: texts.get(answers[name], f"was not asked about {name.upper()}")
+        for name, texts in _SENTENCES.items()
     }
-    if exceeds:
+    for name in ("process", "later"):
+        if answers[name] == "partial" and not questions[name]["ci95"][1] < rules.learns_yes:
+            clauses[name] = _SENTENCES[name]["unsettled"]
+    if questions["now"].get("exceeds"):
         clauses["now"] = "is better than the learner is at the end of training"
-    first = _join("now", "process", answers, clauses)
-    second = _join("later", "elsewhere", answers, clauses)
+    if answers["elsewhere"] == "partial":
+        clauses["elsewhere"] = _counted(questions["elsewhere"]["rungs"])
+    first, second = (_join(pair, answers, clauses) for pair in (("now", "process"), ("later", "elsewhere")))
     return f"With its weights frozen, the imitator {first}. Beyond its training data, it {second}."
 
 
-def _join(one: str, other: str, answers: dict[str, str], clauses: dict[str, str]) -> str:
-    favourable = {"yes"}
-    same = (answers[one] in favourable) == (answers[other] in favourable)
-    return f"{clauses[one]}, {'and it' if same else 'but it'} {clauses[other]}"
+def _counted(rungs: Sequence[Mapping]) -> str:
+    """How many of the counted rungs from 2 up say what."""
+    found = [one["answer"] for one in rungs if one["counted"] and one["rung"] not in ("0", "1")]
+    part = f" (and in part, or not settled, in {found.count('partial')})" if "partial" in found else ""
+    return f"learns in {found.count('yes')} of {len(found)} new tasks that count{part}"
+
+
+def _join(pair: tuple[str, str], answers: Mapping[str, str], clauses: Mapping[str, str]) -> str:
+    same = (answers[pair[0]] == "yes") == (answers[pair[1]] == "yes")
+    return f"{clauses[pair[0]]}, {'and' if same else 'but'} it {clauses[pair[1]]}"
