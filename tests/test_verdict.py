@@ -484,7 +484,7 @@ def test_the_summary_is_two_sentences_that_say_each_answer():
 
 def test_the_summary_does_not_claim_what_is_not_settled():
     narrow = synthetic.decide([synthetic.process(4.0)])
-    wide = synthetic.decide([synthetic.process(4.0, seed_noise=2.0)])
+    wide = synthetic.decide([synthetic.process(5.5, seed_noise=2.0)])
     assert narrow["questions"]["process"]["answer"] == wide["questions"]["process"]["answer"] == "partial"
     assert "in part, at most" in narrow["summary"]
     assert "not settled" in wide["summary"]
