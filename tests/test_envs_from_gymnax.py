@@ -199,6 +199,16 @@ def test_asterix_spawns_only_when_it_is_due():
     jax.tree.map(np.testing.assert_array_equal, after, state)
 
 
+def test_a_game_of_asterix_with_all_rows_filled_keeps_its_entities_when_it_spawns():
+    family, params, run = standard("asterix")
+    entities = np.broadcast_to([[2, row + 1, 1, 0, 1] for row in range(8)], (NUM_ENVS, 8, 5)).astype(np.int32)
+    start = jax.tree.map(lambda leaf: leaf[0], run.state)
+    due = start.game.replace(entities=entities, spawn_timer=np.zeros(NUM_ENVS, np.int32))
+    after = rollout(family, params, state=start.replace(game=due)).state.game
+    assert np.array_equal(after.entities[0], entities)
+    assert (after.spawn_timer[0] == 9).all()
+
+
 def test_tasks_of_a_game_are_all_the_same():
     family, *_ = standard("breakout")
     for leaf in jax.tree.leaves(sample(family)):

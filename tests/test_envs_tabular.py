@@ -105,6 +105,13 @@ def test_outcomes_and_rewards_come_with_their_probabilities():
         assert abs(values.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / values.size)
 
 
+def test_a_padded_outcome_leads_where_the_last_real_one_does():
+    _, params, _ = standard("dark_room")
+    next_state = np.asarray(params.next_state)
+    assert np.array_equal(next_state[..., 1:], next_state[..., :1].repeat(2, axis=-1))
+    assert not np.asarray(params.outcome_probability)[..., 1:].any()
+
+
 def test_one_outcome_costs_no_sampling():
     jaxpr = jax.make_jaxpr(make_env(RING, 6).step)
     env = make_env(RING, 6)

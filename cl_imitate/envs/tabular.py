@@ -17,8 +17,6 @@ from flax import struct
 from cl_imitate.config import Shapes
 from cl_imitate.envs.base import Env, Spec, SymbolObservation, TimeStep
 
-MAX_DELAY = 127  # a delayed reward sums up to so many, and rewards are stored as int8
-
 
 @struct.dataclass(kw_only=True)
 class TabularParams:
@@ -26,7 +24,7 @@ class TabularParams:
 
     `presses` p: an action acts when chosen for the p-th time in a row; until then the state stays and the
     reward is 0; after acting the count restarts. `reward_every` d: reward accumulates, and is paid at every d-th
-    step of an episode and at its last. Open-ended: with `grow_every_steps` g > 0, only the first
+    step of an episode and at its last (d at most 127: rewards are stored as int8). Open-ended: with `grow_every_steps` g > 0, only the first
     `initial_states + age // g` states are active (at most `num_states`); an arrival at an inactive one goes
     to state 0 instead. With g = 0 the first `initial_states` are active for ever.
     """
