@@ -23,10 +23,11 @@ class TabularParams:
     """One task. Rewards are 0 or 1; rows past `num_states` are padding and never reached.
 
     `presses` p: an action acts when chosen for the p-th time in a row; until then the state stays and the
-    reward is 0; after acting the count restarts. `reward_every` d: reward accumulates, and is paid at every d-th
-    step of an episode and at its last (d at most 127: rewards are stored as int8). Open-ended: with `grow_every_steps` g > 0, only the first
-    `initial_states + age // g` states are active (at most `num_states`); an arrival at an inactive one goes
-    to state 0 instead. With g = 0 the first `initial_states` are active for ever.
+    reward is 0; after acting the count restarts. `reward_every` d: reward accumulates, and is paid at every
+    d-th step of an episode and at its last (d at most 127, as rewards are stored as int8). Open-ended: with
+    `grow_every_steps` g > 0, only the first `initial_states + age // g` states are active (at most
+    `num_states`); an arrival at an inactive one goes to state 0 instead. With g = 0 the first
+    `initial_states` are active for ever.
     """
 
     next_state: jax.Array  # int16 [S, A, O]
@@ -34,10 +35,8 @@ class TabularParams:
     reward_probability: jax.Array  # float32 [S, A, O]
     observation: jax.Array  # uint8 [S]
     num_states: jax.Array  # int32 []
-    start_state: (
-        jax.Array
-    )  # int32 []: an episode starts at start_state + 0 .. num_start_states - 1, uniformly
-    num_start_states: jax.Array  # int32 []
+    start_state: jax.Array  # int32 []: the first of the start states, one of which is drawn uniformly
+    num_start_states: jax.Array  # int32 []: so many in a row
     resets: jax.Array  # bool []; False: an episode boundary leaves the state where it is
     horizon_steps: jax.Array  # int32 []: truncated there; nothing terminates
     reward_every: jax.Array  # int32 []
