@@ -15,7 +15,7 @@ def save(path: pathlib.Path, tree: Any) -> None:
     """
     if path.exists():
         raise FileExistsError(f"{path} exists and is not overwritten. Use another --run-dir.")
-    ocp.save(path.absolute(), tree)
+    ocp.save(str(path.absolute()), tree)
 
 
 def load(path: pathlib.Path, like: Any) -> Any:
@@ -26,7 +26,7 @@ def load(path: pathlib.Path, like: Any) -> Any:
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), like)
     try:
-        return ocp.load(path.absolute(), abstract)
+        return ocp.load(str(path.absolute()), abstract)
     except Exception as error:
         raise ValueError(
             f"the checkpoint {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "

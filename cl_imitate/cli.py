@@ -125,7 +125,9 @@ def _run_stages(command: StageArguments) -> None:
     if not isinstance(command, Run):
         name = type(command).__name__.lower()
         if run.folder.is_done(name):
-            raise ValueError(f"{run.path}: the stage {name} has finished here already. Use another --run-dir.")
+            raise ValueError(
+                f"{run.path}: the stage {name} has finished here already. Use another --run-dir."
+            )
         stages.STAGE_FUNCTIONS[name](run)
         return
     if not command.resume and run.folder.manifest["stages"]:
@@ -138,7 +140,11 @@ def _open(command: StageArguments):
     from cl_imitate import load_config, stages
 
     if command.config is not None:
-        path = command.config if command.config.exists() else load_config.find(str(command.config), beside=pathlib.Path())
+        path = (
+            command.config
+            if command.config.exists()
+            else load_config.find(str(command.config), beside=pathlib.Path())
+        )
         origin = path.parent
     elif command.run_dir is not None:
         path, origin = command.run_dir / "config.toml", pathlib.Path()

@@ -79,7 +79,9 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text())
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}). Give the path of a config file.") from error
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}). Give the path of a config file."
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
     base = values.pop("base", None)
@@ -96,9 +98,7 @@ def _merge(base: dict, changes: dict) -> dict:
             "family", old.get("family")
         ) == old.get("family")
         merged[key] = (
-            _merge(old, value)
-            if isinstance(value, dict) and isinstance(old, dict) and same_family
-            else value
+            _merge(old, value) if isinstance(value, dict) and isinstance(old, dict) and same_family else value
         )
     return merged
 
@@ -190,7 +190,10 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         need(stage < last, f"evaluation.stage_steps holds {stage}; it must be below the last fork, {last}")
     for month in evaluation.months:
         end = month.start_step + month.later_steps
-        need(end <= last, f"evaluation.months: {month.start_step} + {month.later_steps} is past the last fork, {last}")
+        need(
+            end <= last,
+            f"evaluation.months: {month.start_step} + {month.later_steps} is past the last fork, {last}",
+        )
         need(month.start_step > 0, "evaluation.months: start_step = 0 leaves nothing to prompt with")
     for name in ("now_steps", "later_steps", "elsewhere_steps"):
         steps = getattr(evaluation, name)
@@ -209,7 +212,10 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         f"{simulation.num_held_out}, from which learners are transplanted (or set evaluation.transplant=false)",
     )
     contexts = (experiment.imitator.context_steps, *experiment.imitator.also_context_steps)
-    need(len(set(contexts)) == len(contexts), f"imitator.also_context_steps repeats a context: {list(contexts)}")
+    need(
+        len(set(contexts)) == len(contexts),
+        f"imitator.also_context_steps repeats a context: {list(contexts)}",
+    )
     width, heads = experiment.imitator.width, experiment.imitator.num_heads
     need(
         width % (2 * heads) == 0,
@@ -217,10 +223,15 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
     )
     need(
         experiment.imitator.refill_steps < min(contexts),
-        f"imitator.refill_steps = {experiment.imitator.refill_steps} is not below the shortest context, {min(contexts)}",
+        f"imitator.refill_steps = {experiment.imitator.refill_steps} is not below the shortest context, "
+        f"{min(contexts)}",
     )
     names = [f"{rung.rung} {rung.name}" for rung in evaluation.rungs]
     need(len(set(names)) == len(names), f"evaluation.rungs: names are not unique: {names}")
-    hidden, batch, capacity = experiment.learner.hidden, experiment.learner.batch_size, experiment.learner.replay_capacity
+    hidden, batch, capacity = (
+        experiment.learner.hidden,
+        experiment.learner.batch_size,
+        experiment.learner.replay_capacity,
+    )
     need(len(hidden) > 0, "learner.hidden is empty; give at least one layer, for example [32]")
     need(capacity > batch, f"learner.replay_capacity = {capacity} is not above learner.batch_size = {batch}")

@@ -55,9 +55,7 @@ def _plain_lines(label: str, total: int, unit: str) -> Iterator[Tick]:
         seconds = max(time.perf_counter() - start, 1e-9)
         left = seconds * (total - done) / max(done, 1)
         share = 100.0 * done / max(total, 1)
-        return (
-            f"{label}: {share:.0f}%, {_short(done / seconds)} {unit}/s, {seconds:.0f} s, {max(left, 0):.0f} s left"
-        )
+        return f"{label}: {share:.0f}%, {_short(done / seconds)} {unit}/s, {seconds:.0f} s, {max(left, 0):.0f} s left"
 
     def tick(amount: int) -> None:
         nonlocal done, shown

@@ -311,9 +311,7 @@ def advance(
         )
         step += chunk_steps
         if missing:
-            shown, history = jax.tree.map(
-                lambda x: x[:num_learners] if x.ndim else x, (ensemble, history)
-            )
+            shown, history = jax.tree.map(lambda x: x[:num_learners] if x.ndim else x, (ensemble, history))
             yield shown, history
         else:
             yield ensemble, history

@@ -11,7 +11,7 @@ import numpy as np
 
 from cl_imitate import checkpoint, config, keys, load_config, populations, progress, simulate, train
 from cl_imitate.envs import tasks
-from cl_imitate.evaluation import frozen, protocols, results, rollouts, verdict
+from cl_imitate.evaluation import frozen, protocols, results, returns, rollouts, verdict
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.histories import store
 from cl_imitate.imitators.base import Imitator
@@ -86,9 +86,7 @@ def _recorded_steps(experiment: config.Experiment) -> dict[str, int]:
     """How long each population is recorded: up to its last snapshot or prompt."""
     steps = {"recorded": experiment.recorded_steps, "held_out": experiment.recorded_steps}
     if experiment.evaluation.months:
-        steps["held_out_train_tasks"] = max(
-            protocols.snapshot_steps(experiment, "held_out_train_tasks")
-        )
+        steps["held_out_train_tasks"] = max(protocols.snapshot_steps(experiment, "held_out_train_tasks"))
     return steps
 
 
@@ -144,9 +142,7 @@ def _load_snapshot(run: Run, population: populations.Population, step: int) -> s
 
 def _load_history(run: Run, name: str, spec: Spec, *, verify: bool = True) -> History:
     path = run.path / "histories" / name
-    return store.open_store(
-        path, fingerprint=run.folder.fingerprint, spec=spec, verify=verify
-    ).read()
+    return store.open_store(path, fingerprint=run.folder.fingerprint, spec=spec, verify=verify).read()
 
 
 # ---- gate
@@ -298,9 +294,8 @@ def evaluate_stage(run: Run) -> None:
     with run.folder.stage("evaluate") as facts:
         sources = {name: populations.make(name, experiment) for name in _recorded_steps(experiment)}
         spec = sources["held_out"].family.env.spec
-        past = {
-            name: _load_history(run, name, spec) for name in sources if name != "recorded"
-        }
+        past = {name: _load_history(run, name, spec) for name in sources}
+        best = _best_histories(experiment, past.pop("recorded"))
         imitators = {context: _load_frozen(run, spec, context) for context in _contexts(experiment)}
         before = _digests(imitators)
         cells = []
@@ -322,15 +317,25 @@ def evaluate_stage(run: Run) -> None:
                 source,
                 past.get(source.name),
                 chunk_steps=chunk_steps(experiment),
+                best_history=best[protocol.fork_step],
             )
             cells += _run_cells(run, scene, imitators, count)
         after = _digests(imitators)
-        results.save_cells(
-            run.path / "evaluation" / "cells.npz", cells, fingerprint=run.folder.fingerprint
-        )
+        results.save_cells(run.path / "evaluation" / "cells.npz", cells, fingerprint=run.folder.fingerprint)
         facts["frozen"] = {"sha256_before": before, "sha256_after": after}
         facts["td_updates"] = count.td_updates
         facts["imitator_steps"] = count.imitator_steps
+
+
+def _best_histories(experiment: config.Experiment, recorded: History) -> dict[int, float]:
+    """At each fork, the best recorded learner's mean return over the last tenth of its history."""
+    done = recorded.terminated | recorded.truncated
+    return {
+        fork: returns.best_level(
+            recorded.reward, done, end_step=fork, num_steps=max(fork // 10, experiment.evaluation.now_steps)
+        )
+        for fork in experiment.evaluation.fork_steps
+    }
 
 
 def _digests(imitators: dict[int, dict[int, Frozen]]) -> dict[str, str]:

@@ -28,8 +28,7 @@ class NumpyDQN:
     def __init__(self, params, learner: config.Learner):
         table, head = params["features"], params["head"]
         self.p = [
-            np.asarray(x, np.float64)
-            for x in (table["table"], table["bias"], head["kernel"], head["bias"])
+            np.asarray(x, np.float64) for x in (table["table"], table["bias"], head["kernel"], head["bias"])
         ]
         self.target = [x.copy() for x in self.p]
         self.m = [np.zeros_like(x) for x in self.p]
@@ -247,7 +246,9 @@ def test_screens_are_learned_from_too():
     spec = Spec(
         observation=screen, num_actions=6, reward_dtype="int8", can_truncate=False, episode_steps=None
     )
-    learner = config.Learner(hidden=(32,), learning_rate=1e-3, replay="latest", batch_size=2, replay_capacity=8)
+    learner = config.Learner(
+        hidden=(32,), learning_rate=1e-3, replay="latest", batch_size=2, replay_capacity=8
+    )
     dqn = dqn_lib.make_dqn(learner, spec)
     rates = one_rate(dqn_lib.hyperparams(learner, 1))
     screens = jax.random.bernoulli(jax.random.key(0), 0.2, (3, 10, 10, 7))

@@ -111,7 +111,13 @@ def test_an_ensemble_s_ring_is_its_members_rings():
     replay = replay_lib.make_replay(spec, capacity=8, batch_size=4, kind="uniform")
     first = jnp.array([1, 2, 3], jnp.uint8)
     cursor = replay_lib.first_cursor()
-    values = (first + jnp.uint8(9), jnp.array([0, 1, 2]), jnp.array([1.0, 0.0, 1.0]), jnp.zeros(3, bool), first)
+    values = (
+        first + jnp.uint8(9),
+        jnp.array([0, 1, 2]),
+        jnp.array([1.0, 0.0, 1.0]),
+        jnp.zeros(3, bool),
+        first,
+    )
     together = replay.add(replay.init(first), cursor, *values)
     for i in range(3):
         alone = replay.add(replay.init(first[i]), cursor, *(value[i] for value in values))

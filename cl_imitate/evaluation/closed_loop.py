@@ -73,47 +73,51 @@ def _specs(tree: Any) -> Any:
     )
 
 
+@struct.dataclass(kw_only=True)
+class Prompt:
+    """The last P steps before an arm starts, up to an episode's end."""
+
+    tokens: StepTokens  # [E, P]
+    is_there: jax.Array  # bool [E, P]: False on the left where there were fewer
+    last_action: jax.Array  # int32 [E]
+    last_reward: jax.Array  # float32 [E]
+
+
 def start(
     members: Members,
     env_state: Any,
     obs: jax.Array,
-    prompt: StepTokens | None,
-    is_there: jax.Array | None,
-    last_action: jax.Array | None,
-    last_reward: jax.Array | None,
+    prompt: Prompt | None,
     *,
     imitator: Imitator,
     start_step: int,
 ) -> Rollout:
-    """A rollout about to begin in environments freshly reset.
+    """A rollout about to begin in environments [E, ...] freshly reset, the same for all members.
 
-    Args:
-      env_state, obs: [E, ...], the same for all members.
-      prompt, is_there: the steps before, [E, P], or None for an empty context.
-      last_action, last_reward: of the prompt's last step, [E], which ended an episode.
+    Without a prompt every context is empty, and the first token says so.
     """
     num_members, num_envs = members.is_argmax.shape[0], obs.shape[0]
-    memory = imitator.init_memory(num_envs)
-    if prompt is not None:
-        one = jax.tree.map(lambda leaf: leaf[0], members.params)
-        memory = imitator.prompt(one, memory, prompt, is_there)
 
     def spread(leaf):
-        return jnp.broadcast_to(leaf[None], (num_members, *leaf.shape)) if leaf.ndim else leaf
+        return jnp.broadcast_to(leaf[None], (num_members, *leaf.shape))
 
-    if last_action is None or last_reward is None:
-        last_action, last_reward = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32)
+    memory = imitator.init_memory(num_envs)
+    axes = _memory_axes(memory)
+    memory = jax.tree.map(lambda leaf: spread(leaf) if leaf.ndim else leaf, memory)
     is_empty = jnp.full((num_envs,), prompt is None)
+    last_action, last_reward = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32)
+    if prompt is not None:
+        read = jax.vmap(imitator.prompt, (0, axes, None, None), axes)
+        memory = read(members.params, memory, prompt.tokens, prompt.is_there)
+        last_action, last_reward = prompt.last_action, prompt.last_reward
     return Rollout(
-        env_state=jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf[None], (num_members, *leaf.shape)), env_state
-        ),
+        env_state=jax.tree.map(spread, env_state),
         obs=spread(obs),
         prev_action=spread(last_action),
         prev_reward=spread(last_reward),
         prev_done=spread(~is_empty),
         is_begin=spread(is_empty),
-        memory=jax.tree.map(spread, memory),
+        memory=memory,
         step=jnp.int32(start_step),
     )
 

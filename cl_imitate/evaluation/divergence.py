@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cl_imitate.evaluation.closed_loop import Prompt
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.learners.dqn import DQN, DQNHyperparams
 from cl_imitate.types import History, StepTokens
 
 
-def held_tokens(held: History, last_action: jax.Array, last_reward: jax.Array) -> StepTokens:
+def held_tokens(held: History, prompt: Prompt) -> StepTokens:
     """Tokens [T, n] of a held learner's steps [n, T]; the step before ended an episode."""
 
     def after(first, values):
@@ -26,8 +27,8 @@ def held_tokens(held: History, last_action: jax.Array, last_reward: jax.Array) -
     num_learners, num_steps = held.action.shape
     return StepTokens(
         obs=jnp.swapaxes(held.obs, 0, 1),
-        prev_action=after(last_action, held.action.astype(jnp.int32)),
-        prev_reward=after(last_reward, held.reward.astype(jnp.float32)),
+        prev_action=after(prompt.last_action, held.action.astype(jnp.int32)),
+        prev_reward=after(prompt.last_reward, held.reward.astype(jnp.float32)),
         prev_done=after(jnp.ones(num_learners, bool), done),
         is_begin=jnp.zeros((num_steps, num_learners), bool),
         age=jnp.zeros((num_steps, num_learners), jnp.int32),
@@ -35,10 +36,10 @@ def held_tokens(held: History, last_action: jax.Array, last_reward: jax.Array) -
 
 
 @functools.partial(jax.jit, static_argnames=("imitator",))
-def _forced_logits(params, prompt, is_there, tokens, *, imitator: Imitator):
+def _forced_logits(params, prompt, tokens, *, imitator: Imitator):
     """One imitator's log probabilities [n, T, A] on tokens [T, n], T at most its `block_steps`."""
-    memory = imitator.init_memory(is_there.shape[0])
-    memory = imitator.begin_block(params, imitator.prompt(params, memory, prompt, is_there))
+    memory = imitator.init_memory(prompt.is_there.shape[0])
+    memory = imitator.begin_block(params, imitator.prompt(params, memory, prompt.tokens, prompt.is_there))
 
     def read(memory, token):
         logits, memory = imitator.act(params, memory, token)
@@ -61,10 +62,7 @@ def _policies(learner, rates, obs, step, *, dqn: DQN):
 def teacher_forced(
     imitator: Imitator,
     params: Any,
-    prompt: StepTokens,
-    is_there: jax.Array,
-    last_action: jax.Array,
-    last_reward: jax.Array,
+    prompt: Prompt,
     held: History,
     learner: Any,
     rates: DQNHyperparams,
@@ -80,9 +78,9 @@ def teacher_forced(
     """
     num_steps = min(imitator.block_steps, held.action.shape[1])
     held = jax.tree.map(lambda x: jnp.asarray(x[:, :num_steps]), held)
-    tokens = held_tokens(held, last_action, last_reward)
+    tokens = held_tokens(held, prompt)
     forced = functools.partial(_forced_logits, imitator=imitator)
-    log_probs = jax.vmap(forced, (0, None, None, None))(params, prompt, is_there, tokens)
+    log_probs = jax.vmap(forced, (0, None, None))(params, prompt, tokens)
     policy = _policies(learner, rates, held.obs, step, dqn=dqn)
     taken = jax.nn.one_hot(held.action, policy.shape[-1])
     seeds = jnp.broadcast_to(taken[None], log_probs.shape)

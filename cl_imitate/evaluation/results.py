@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -99,8 +99,8 @@ def load_cells(path: pathlib.Path, *, fingerprint: str) -> list[Cell]:
         raise ValueError(f"{path} cannot be read ({error}). Run `cl-imitate evaluate` again.") from error
 
 
-def _cell(number: int, meta: dict, data) -> Cell:
-    groups = {
+def _cell(number: int, meta: dict[str, Any], data: Any) -> Cell:
+    groups: dict[str, Any] = {
         group: {key: data[f"{number}/{group}/{key}"] for key in meta.pop(group)}
         for group in ("returns", "scalars")
     }

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclasses.dataclass
@@ -24,6 +25,10 @@ class BlockReturns:
         self._counts = np.zeros((*self.lead, num_blocks), np.int64)
         self._step = 0
 
+    def begin(self, index: int, return_so_far: float) -> None:
+        """Stream `index` starts in the middle of an episode that has brought so much already."""
+        self._running[index] = return_so_far
+
     def add(self, reward: np.ndarray, done: np.ndarray) -> None:
         """The next steps, [*lead, T]; those past `num_steps` are dropped."""
         room = self._sums.shape[-1] * self.block_steps - self._step
@@ -44,3 +49,21 @@ class BlockReturns:
         with np.errstate(invalid="ignore"):
             mean = self._sums / np.where(self._counts, self._counts, np.nan)
         return mean.astype(np.float32)
+
+
+def best_level(reward: ArrayLike, done: ArrayLike, *, end_step: int, num_steps: int) -> float:
+    """The best learner's mean return over the episodes that ended in the `num_steps` before `end_step`.
+
+    `reward` and `done` are histories [N, T]. NaN where no episode ended.
+    """
+    first = max(end_step - num_steps, 0)
+    ended_before = np.asarray(done)[:, :first]
+    num_learners = ended_before.shape[0]
+    blocks = BlockReturns((num_learners,), end_step - first, end_step - first)
+    for i in range(num_learners):  # the return so far of the episode that is under way at the window's start
+        ends = np.flatnonzero(ended_before[i])
+        begin = ends[-1] + 1 if ends.size else 0
+        blocks.begin(i, np.asarray(reward)[i, begin:first].sum())
+    blocks.add(np.asarray(reward)[:, first:end_step], np.asarray(done)[:, first:end_step])
+    level = blocks.mean
+    return float(np.nanmax(level)) if np.isfinite(level).any() else float("nan")

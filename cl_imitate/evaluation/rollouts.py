@@ -15,14 +15,14 @@ from jax.sharding import PartitionSpec
 
 from cl_imitate import config, keys, sharding, simulate
 from cl_imitate.evaluation import closed_loop, divergence
-from cl_imitate.evaluation.closed_loop import Frozen
+from cl_imitate.evaluation.closed_loop import Frozen, Prompt
 from cl_imitate.evaluation.protocols import Protocol
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.evaluation.returns import BlockReturns
 from cl_imitate.histories import contexts
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.populations import Population
-from cl_imitate.types import History, StepTokens, age_bucket
+from cl_imitate.types import History, age_bucket
 
 Tick = Callable[[int], None]
 """Told how many steps (summed over streams) have just been done."""
@@ -42,6 +42,7 @@ class Scene:
     act_key: jax.Array
     block_steps: int
     chunk_steps: int
+    best_history: float  # the best recorded learner's return just before the fork
 
 
 @dataclasses.dataclass
@@ -62,6 +63,7 @@ def make_scene(
     past: History | None,
     *,
     chunk_steps: int,
+    best_history: float,
 ) -> Scene:
     """The scene of the protocol at place `index` in `protocols.protocols(experiment)`."""
     root = keys.root(experiment.seed)
@@ -78,6 +80,7 @@ def make_scene(
         act_key=keys.member(keys.stream(root, keys.Stream.ARM_ACT), index),
         block_steps=experiment.evaluation.block_steps,
         chunk_steps=chunk_steps,
+        best_history=best_history,
     )
 
 
@@ -152,16 +155,6 @@ def last_episode_end(past: History, step: int) -> np.ndarray:
     return np.where(done.any(axis=1), step - back, 0).astype(np.int32)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Prompt:
-    """The last steps before a fork or a stage, up to an episode's end; [n, L] and [n]."""
-
-    tokens: StepTokens
-    is_there: jax.Array
-    last_action: jax.Array
-    last_reward: jax.Array
-
-
 def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
     """The scene's source learners' last `length` steps before `step`."""
     if scene.past is None:
@@ -217,10 +210,7 @@ def imitator_arms(
         members,
         env_state,
         obs,
-        prompt.tokens if prompt else None,
-        prompt.is_there if prompt else None,
-        prompt.last_action if prompt else None,
-        prompt.last_reward if prompt else None,
+        prompt,
         imitator=frozen.imitator,
         start_step=protocol.learner_step,
     )
@@ -367,19 +357,16 @@ def run_protocol(
     num_now = protocol.now_steps // scene.block_steps
     now = {arm: values[..., :num_now] for arm, values in returns.items() if arm != "learner"}
     scalars = _divergence(scene, learners.held_history, frozen)
-    return [_cell(scene, frozen, "now", now, scalars), _cell(scene, frozen, "later", returns)]
+    best = {"best_history_return": np.array(scene.best_history)}
+    return [_cell(scene, frozen, "now", now, scalars), _cell(scene, frozen, "later", returns, best)]
 
 
 def _divergence(scene: Scene, held: History, frozen: Frozen) -> dict[str, np.ndarray]:
     population, step = scene.population, scene.protocol.prompt_step
-    prompt = make_prompt(scene, step, length=frozen.context_steps)
     return divergence.teacher_forced(
         frozen.imitator,
         frozen.params,
-        prompt.tokens,
-        prompt.is_there,
-        prompt.last_action,
-        prompt.last_reward,
+        make_prompt(scene, step, length=frozen.context_steps),
         held,
         scene.snapshot.learner,
         population.rates,

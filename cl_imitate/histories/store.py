@@ -51,14 +51,10 @@ def unpack(raw: np.ndarray, dtype: np.dtype) -> History:
     """uint8 [N, T, row bytes] -> History of numpy arrays [N, T]."""
     rows = np.ascontiguousarray(raw).view(dtype)[..., 0]
     flags = rows["flags"]
-    return History(
-        obs=np.ascontiguousarray(rows["obs"]),
-        action=np.ascontiguousarray(rows["action"]),
-        reward=np.ascontiguousarray(rows["reward"]),
-        terminated=(flags & _TERMINATED) != 0,
-        truncated=(flags & _TRUNCATED) != 0,
-        explored=(flags & _EXPLORED) != 0,
-    )
+    fields: dict[str, Any] = {name: np.ascontiguousarray(rows[name]) for name in ("obs", "action", "reward")}
+    for name, bit in (("terminated", _TERMINATED), ("truncated", _TRUNCATED), ("explored", _EXPLORED)):
+        fields[name] = (flags & bit) != 0
+    return History(**fields)
 
 
 def _open(path: pathlib.Path, num_learners: int, num_steps: int, row_bytes: int, *, create: bool):

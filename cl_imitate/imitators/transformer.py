@@ -27,6 +27,20 @@ from cl_imitate.types import NUM_AGES, Observation, ScreenObservation, Spec, Ste
 EMBEDDING_STD = 0.3
 
 
+class Table(nnx.Module):
+    """An embedding, read by a matrix product: the gradient of a gather is a scatter, which is slow."""
+
+    def __init__(self, num: int, width: int, *, rngs: nnx.Rngs):
+        self.rows = nnx.Param(EMBEDDING_STD * jax.random.normal(rngs.params(), (num, width)))
+
+    def __call__(self, index: jax.Array) -> jax.Array:
+        return jax.nn.one_hot(index, self.rows.shape[0]) @ self.rows[...]
+
+    def weighted(self, amount: jax.Array) -> jax.Array:
+        """The first row times an amount, [...] -> [..., D]."""
+        return amount.astype(jnp.float32)[..., None] @ self.rows[...]
+
+
 class ObservationEmbedding(nnx.Module):
     """Symbols by table (or by the tables of their two factors), screens by a convolution."""
 
@@ -39,10 +53,10 @@ class ObservationEmbedding(nnx.Module):
             self.convolution = nnx.Linear(9 * observation.channels, imitator.conv_features, rngs=rngs)
             self.project = nnx.Linear(cells * imitator.conv_features, width, rngs=rngs)
         elif self.factor:
-            self.high = _embedding(-(-observation.num_symbols // self.factor), width, rngs)
-            self.low = _embedding(self.factor, width, rngs)
+            self.high = Table(-(-observation.num_symbols // self.factor), width, rngs=rngs)
+            self.low = Table(self.factor, width, rngs=rngs)
         else:
-            self.table = _embedding(observation.num_symbols, width, rngs)
+            self.table = Table(observation.num_symbols, width, rngs=rngs)
 
     def __call__(self, obs: jax.Array) -> jax.Array:
         if isinstance(self.observation, ScreenObservation):
@@ -85,11 +99,11 @@ class Decoder(nnx.Module):
         width = imitator.width
         self.num_actions = spec.num_actions
         self.obs = ObservationEmbedding(spec.observation, imitator, rngs=rngs)
-        self.action = _embedding(spec.num_actions + 1, width, rngs)
-        self.reward = _embedding(1, width, rngs)
-        self.done = _embedding(1, width, rngs)
-        self.begin = _embedding(1, width, rngs)
-        self.age = _embedding(NUM_AGES, width, rngs)
+        self.action = Table(spec.num_actions + 1, width, rngs=rngs)
+        self.reward = Table(1, width, rngs=rngs)
+        self.done = Table(1, width, rngs=rngs)
+        self.begin = Table(1, width, rngs=rngs)
+        self.age = Table(NUM_AGES, width, rngs=rngs)
         self.blocks = nnx.List([Block(imitator, rngs=rngs) for _ in range(imitator.num_layers)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.head = nnx.Linear(width, spec.num_actions, rngs=rngs)
@@ -97,26 +111,17 @@ class Decoder(nnx.Module):
     def embed(self, tokens: StepTokens) -> jax.Array:
         """Tokens [...] -> [..., D]."""
 
-        def scaled(row: nnx.Embed, amount: jax.Array) -> jax.Array:
-            amount = amount.astype(jnp.float32)[..., None]
-            embedding = row(jnp.zeros(amount.shape[:-1], jnp.int32))
-            return jnp.broadcast_to(amount, embedding.shape) * embedding
-
         return (
             self.obs(tokens.obs)
             + self.action(tokens.prev_action)
-            + scaled(self.reward, tokens.prev_reward)
-            + scaled(self.done, tokens.prev_done)
-            + scaled(self.begin, tokens.is_begin)
+            + self.reward.weighted(tokens.prev_reward)
+            + self.done.weighted(tokens.prev_done)
+            + self.begin.weighted(tokens.is_begin)
             + self.age(tokens.age)
         )
 
     def logits(self, x: jax.Array) -> jax.Array:
         return self.head(self.norm(x)).astype(jnp.float32)
-
-
-def _embedding(num: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
-    return nnx.Embed(num, width, embedding_init=nnx.initializers.normal(EMBEDDING_STD), rngs=rngs)
 
 
 @struct.dataclass(kw_only=True)
