@@ -121,7 +121,7 @@ def _update(params, opt_state, key, fork_step, update, history, *, imitator, tra
 
 def _held_out(params, key, fork_step, history, *, imitator, training, context_steps):
     context = contexts.sample_windows(
-        key,
+        contexts.batch_key(key, 0),  # the same windows every time
         history,
         fork_step,
         training=training,

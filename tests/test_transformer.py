@@ -21,15 +21,16 @@ CONTEXT = 16
 
 
 def random_tokens(spec: Spec, batch: int, num_steps: int, seed: int = 0) -> StepTokens:
+    """Tokens [batch, num_steps] as numpy arrays: slicing them compiles nothing."""
     rng, shape = np.random.default_rng(seed), (batch, num_steps)
     high = 12 if isinstance(spec.observation, SymbolObservation) else 256
     return StepTokens(
-        obs=jnp.asarray(rng.integers(0, high, (*shape, *spec.observation.shape)), jnp.uint8),
-        prev_action=jnp.asarray(rng.integers(0, spec.num_actions + 1, shape), jnp.int32),
-        prev_reward=jnp.asarray(rng.integers(0, 2, shape), jnp.float32),
-        prev_done=jnp.asarray(rng.random(shape) < 0.1),
-        is_begin=jnp.zeros(shape, bool).at[:, 0].set(True),
-        age=jnp.asarray(rng.integers(0, 20, shape), jnp.int32),
+        obs=rng.integers(0, high, (*shape, *spec.observation.shape)).astype(np.uint8),
+        prev_action=rng.integers(0, spec.num_actions + 1, shape).astype(np.int32),
+        prev_reward=rng.integers(0, 2, shape).astype(np.float32),
+        prev_done=rng.random(shape) < 0.1,
+        is_begin=np.broadcast_to(np.arange(num_steps) == 0, shape),
+        age=rng.integers(0, 20, shape).astype(np.int32),
     )
 
 
@@ -39,20 +40,25 @@ def make(imitator=SMALL, spec=SPEC):
     return built, jax.jit(built.init)(jax.random.key(0))
 
 
+@functools.cache
+def compiled(imitator):
+    return jax.jit(imitator.act), jax.jit(imitator.begin_block)
+
+
 def at(tokens: StepTokens, *index) -> StepTokens:
     return jax.tree.map(lambda x: x[index], tokens)
 
 
 def act_through(imitator, params, tokens, memory, num_steps):
     """Logits [B, num_steps, A] of acting step by step."""
-    act, begin = jax.jit(imitator.act), jax.jit(imitator.begin_block)
+    act, begin = compiled(imitator)
     rows = []
     for t in range(num_steps):
         if t % imitator.block_steps == 0:
             memory = begin(params, memory)
         logits, memory = act(params, memory, at(tokens, slice(None), t))
         rows.append(logits)
-    return jnp.stack(rows, axis=1), memory
+    return np.stack(rows, axis=1), memory
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,7 @@ def test_acting_equals_a_full_forward_over_the_same_window_at_three_windows_leng
         start = max(0, block * refill - (CONTEXT - refill))
         window = at(tokens, slice(None), slice(start, end))
         pad = jax.tree.map(
-            lambda x: jnp.concatenate([x, jnp.zeros((2, CONTEXT - x.shape[1], *x.shape[2:]), x.dtype)], 1),
+            lambda x: np.concatenate([x, np.zeros((2, CONTEXT - x.shape[1], *x.shape[2:]), x.dtype)], 1),
             window,
         )
         expected = forward(params, pad)[:, end - start - 1]
@@ -86,7 +92,7 @@ def test_acting_equals_a_full_forward_over_the_same_window_at_three_windows_leng
 def test_nothing_older_than_the_window_reaches_a_step():
     built, params = make(dataclasses.replace(SMALL, num_layers=3))
     tokens = random_tokens(SPEC, 1, 40)
-    changed = tokens.replace(prev_action=tokens.prev_action.at[:, :24].set(0))
+    changed = tokens.replace(prev_action=np.where(np.arange(40) < 24, 0, tokens.prev_action))
     one, _ = act_through(built, params, tokens, built.init_memory(1), 40)
     two, _ = act_through(built, params, changed, built.init_memory(1), 40)
     reached = np.abs(np.asarray(one - two)).max(axis=(0, 2)) > 0
@@ -109,7 +115,7 @@ def test_a_short_prompt_is_as_if_nothing_came_before():
     tokens = random_tokens(SPEC, 2, 16)
     is_there = jnp.arange(16) >= 12
     short = built.prompt(params, built.init_memory(2), tokens, jnp.broadcast_to(is_there, (2, 16)))
-    noise = tokens.replace(obs=tokens.obs.at[:, :12].set(7))
+    noise = tokens.replace(obs=np.where(np.arange(16) < 12, 7, tokens.obs).astype(np.uint8))
     other = built.prompt(params, built.init_memory(2), noise, jnp.broadcast_to(is_there, (2, 16)))
     follow = random_tokens(SPEC, 2, 8, seed=1)
     one, two = (act_through(built, params, follow, memory, 8)[0] for memory in (short, other))
@@ -121,10 +127,10 @@ def test_forgetting_empties_one_stream_and_leaves_the_others():
     tokens, follow = random_tokens(SPEC, 2, 8), random_tokens(SPEC, 2, 8, seed=1)
     _, memory = act_through(built, params, tokens, built.init_memory(2), 4)
     forgot = built.forget(memory, jnp.array([True, False]))
-    act = jax.jit(built.act)
+    act, begin = compiled(built)
     kept, _ = act(params, memory, at(follow, slice(None), 0))
     after, _ = act(params, forgot, at(follow, slice(None), 0))
-    fresh, _ = act(params, built.begin_block(params, built.init_memory(2)), at(follow, slice(None), 0))
+    fresh, _ = act(params, begin(params, built.init_memory(2)), at(follow, slice(None), 0))
     np.testing.assert_allclose(after[0], fresh[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(after[1], kept[1])
     assert np.abs(np.asarray(after[0] - kept[0])).max() > 1e-4
@@ -147,7 +153,7 @@ def test_every_part_of_a_token_is_read(field):
     built, params = make()
     tokens = random_tokens(SPEC, 1, 8)
     old = getattr(tokens, field)
-    new = ~old if old.dtype == bool else old + jnp.ones_like(old)
+    new = ~old if old.dtype == bool else old + np.ones_like(old)
     if field == "prev_action":
         new = new % 5
     forward = jax.jit(functools.partial(built.logits, key=None))
@@ -161,7 +167,7 @@ def test_dropout_and_masking_act_in_training_only():
     built, params = make(dataclasses.replace(SMALL, dropout=0.2, mask_inputs=0.3))
     tokens = random_tokens(SPEC, 2, 8)
     forward = jax.jit(built.logits)
-    plain, again = built.logits(params, tokens, None), built.logits(params, tokens, None)
+    plain, again = forward(params, tokens, None), forward(params, tokens, None)
     one, two = (forward(params, tokens, jax.random.key(seed)) for seed in (0, 1))
     np.testing.assert_array_equal(plain, again)
     assert np.abs(np.asarray(one - two)).max() > 1e-3

@@ -1,0 +1,104 @@
+import dataclasses
+import pathlib
+import re
+
+import pytest
+
+from cl_imitate import config, load_config
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def write(folder, text, name="c.toml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+MINIMAL = 'name = "x"\n[environment]\nfamily = "lock"\n'
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_config_loads_and_dumps_to_itself(path, tmp_path):
+    experiment = load_config.load(path)
+    assert experiment.name == path.stem
+    assert path.read_text().splitlines()[0] == f"# cl-imitate run configs/{path.name}"
+    again = load_config.load(write(tmp_path, load_config.dump(experiment)))
+    assert again == experiment
+    assert load_config.fingerprint(again) == load_config.fingerprint(experiment)
+
+
+def test_any_field_changes_the_fingerprint(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    overrides = (
+        "seed=1",
+        "rules.parity=0.8",
+        "training.num_updates=7",
+        "environment.num_positions=9",
+        "name=y",
+    )
+    prints = {load_config.fingerprint(load_config.load(path, (one,))) for one in overrides}
+    assert len(prints | {load_config.fingerprint(load_config.load(path))}) == len(overrides) + 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.num_update=3", "unknown key training.num_update (did you mean num_updates?)"),
+        ("trianing.num_updates=3", "unknown key trianing (did you mean training?)"),
+        ("environment.num_position=3", "unknown key environment.num_position (did you mean num_positions?)"),
+        ("training.num_updates=many", "training.num_updates = 'many'"),
+        ("training.num_updates=0", "training.num_updates = 0"),
+        ("learner.discount=1.5", "learner.discount = 1.5"),
+        ("learner.loss=cubic", "learner.loss = 'cubic'"),
+        ("environment.family=pong", "environment"),
+        ("evaluation.now_fork_step=3", "evaluation.now_fork_step = 3 is not among evaluation.fork_steps"),
+        ("evaluation.block_steps=37", "is not a multiple of evaluation.block_steps = 37"),
+        ("imitator.width=63", "imitator.width = 63"),
+        ("imitator.refill_steps=500", "imitator.refill_steps = 500"),
+        ("evaluation.stage_steps=[700]", "evaluation.stage_steps holds 700"),
+        ("evaluation.months=[{start_step=600,later_steps=80}]", "is past the last fork"),
+        ("evaluation.rungs=[{rung='2',name='a',variant=['mirror']}]", "(did you mean variants?)"),
+        ("learner.replay_capacity=8", "learner.replay_capacity = 8"),
+        ("seed", "write it as key=value"),
+        ("name.x=3", "name is not a table"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(tmp_path, override, message):
+    path = write(tmp_path, MINIMAL)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        load_config.load(path, (override,))
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_missing_or_not_toml_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.toml: cannot be read"):
+        load_config.load(tmp_path / "nowhere.toml")
+    with pytest.raises(ValueError, match="not valid TOML"):
+        load_config.load(write(tmp_path, "name = "))
+    with pytest.raises(ValueError, match="the key environment is missing"):
+        load_config.load(write(tmp_path, 'name = "x"\n'))
+
+
+def test_a_config_changes_its_base_value_by_value(tmp_path):
+    write(tmp_path, MINIMAL + "num_positions = 5\n[training]\nnum_seeds = 4\nnum_updates = 9\n", "base.toml")
+    child = write(tmp_path, 'base = "base.toml"\nname = "y"\n[training]\nnum_updates = 8\n', "child.toml")
+    experiment = load_config.load(child)
+    assert (experiment.name, experiment.training.num_seeds, experiment.training.num_updates) == ("y", 4, 8)
+    assert experiment.environment == config.Lock(num_positions=5)
+    other = write(tmp_path, 'base = "base.toml"\n[environment]\nfamily = "dark_room"\n', "other.toml")
+    assert load_config.load(other).environment == config.DarkRoom()
+
+
+def test_configuration_is_frozen():
+    experiment = load_config.load(CONFIGS / "smoke.toml")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        experiment.seed = 3  # pyright: ignore
+
+
+def test_configs_are_found_beside_the_run_or_in_the_package(tmp_path):
+    beside = write(tmp_path, MINIMAL, "gate.toml")
+    assert load_config.find("gate.toml", beside=tmp_path) == beside
+    assert load_config.find("smoke.toml", beside=tmp_path) == CONFIGS / "smoke.toml"
+    with pytest.raises(ValueError, match=r"nope\.toml is not in"):
+        load_config.find("nope.toml", beside=tmp_path)

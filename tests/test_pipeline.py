@@ -1,0 +1,267 @@
+"""configs/smoke.toml through every stage, and what a person can do with its folder afterwards."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from cl_imitate import checkpoint, load_config, populations, stages
+from cl_imitate.evaluation import protocols, results
+from cl_imitate.histories import store
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMOKE = ROOT / "configs" / "smoke.toml"
+
+
+def cli(*arguments, cwd=ROOT):
+    command = [sys.executable, "-m", "cl_imitate", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> stages.Run:
+    experiment = load_config.load(SMOKE)
+    stages.check_runnable(experiment)
+    run = stages.open_stage_run(experiment, tmp_path_factory.mktemp("runs") / "smoke", SMOKE.parent)
+    stages.run_all(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def verdict(run) -> dict:
+    return json.loads((run.path / "verdict.json").read_text())
+
+
+def cells(run) -> list[results.Cell]:
+    return results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=run.folder.fingerprint)
+
+
+def test_every_stage_leaves_its_artifact(run):
+    expected = ("config.toml", "manifest.json", "metrics.jsonl", "verdict.json", "report/index.html")
+    assert all((run.path / name).is_file() for name in expected)
+    assert set(run.folder.manifest["stages"]) == {"simulate", "train", "evaluate", "report"}
+    assert load_config.load(run.path / "config.toml") == run.experiment
+
+
+def test_the_verdict_has_every_key_that_is_promised(run, verdict):
+    top = {"schema", "fingerprint", "void", "not_run", "gate", "frozen", "questions", "seconds", "td_steps"}
+    assert top | {"imitator_steps", "rules"} <= set(verdict)
+    assert verdict["fingerprint"] == run.folder.fingerprint
+    gate = {"passed", "imitator_gain", "wiped_gain", "fraction_of_tasks_above_half"}
+    assert gate <= set(verdict["gate"])
+    assert set(verdict["questions"]) == {"now", "month", "process", "later", "elsewhere"}
+    for question in verdict["questions"].values():
+        assert {"answer", "predicted", "estimate", "ci95", "rule"} <= set(question)
+    stage, fork, rung = (
+        verdict["questions"][name][part][0]
+        for name, part in (("process", "stages"), ("later", "forks"), ("elsewhere", "rungs"))
+    )
+    assert {"stage_step", "learner_gain", "ratio", "pace", "ci95", "answer"} <= set(stage)
+    assert {"fork_step", "now_ratio", "learner_gain", "ratio", "ci95", "answer"} <= set(fork)
+    assert {"rung", "name", "learner_gain", "recovered", "ci95", "answer"} <= set(rung)
+    assert set(verdict["seconds"]) == {"simulate", "train", "evaluate"}
+
+
+def test_weights_were_frozen_and_what_was_evaluated_is_what_was_trained(run, verdict):
+    assert verdict["frozen"]["sha256_before"] == verdict["frozen"]["sha256_after"]
+    assert len(set(verdict["frozen"]["sha256_before"].values())) == 4  # two contexts, two forks
+
+
+def test_every_arm_of_every_protocol_is_there_with_every_learner_seed_and_block(run):
+    found = {}
+    for cell in cells(run):
+        found.setdefault(cell.protocol, set()).update(cell.returns)
+        num_seeds = run.experiment.training.num_seeds
+        for arm, values in cell.returns.items():
+            seeds = num_seeds if arm.startswith("imitator") else 1
+            assert values.shape == (seeds, 4, cell.num_blocks), (cell.name, arm)
+            if arm != "learner_held":
+                assert np.isfinite(values).all(), (cell.name, arm)
+    frozen = {"imitator", "imitator_argmax", "random"}
+    assert found == {
+        "process": frozen | {"learner", "learner_held", "imitator_wiped", "imitator_masked"},
+        "now": frozen | {"learner_held"},
+        "later": frozen | {"learner", "learner_held"},
+        "month": frozen | {"learner_held"},
+        "elsewhere": frozen | {"learner", "learner_held", "learner_transplanted", "imitator_prompted"},
+    }
+
+
+def test_returns_lie_between_nothing_and_the_optimum(run):
+    for cell in cells(run):
+        for arm, values in cell.returns.items():
+            assert np.nanmin(values) >= 0, (cell.name, arm)
+            assert (np.nanmax(values, axis=(0, 2)) <= cell.optimal_return + 1e-6).all(), (cell.name, arm)
+        assert (cell.random_return <= cell.ceiling_return).all()
+        assert (cell.ceiling_return <= cell.optimal_return).all()
+
+
+def test_the_stored_histories_go_on_from_the_stored_snapshots(run):
+    """A held-out learner's snapshot, restored, lives exactly the steps that its history recorded after it."""
+    from cl_imitate import simulate
+
+    population = populations.make("held_out", run.experiment)
+    spec = population.family.env.spec
+    recorded = store.open_store(
+        run.path / "histories" / "held_out", fingerprint=run.folder.fingerprint, spec=spec
+    ).read()
+    path = run.path / "checkpoints" / "learners" / "held_out" / "step_32"
+    snapshot = checkpoint.load(path, population.abstract())
+    [(_, history)] = simulate.advance(
+        snapshot,
+        population.streams,
+        population.env_params,
+        population.rates,
+        **population.static,
+        num_steps=32,
+        chunk_steps=32,
+    )
+    for name in ("obs", "action", "reward", "truncated", "explored"):
+        np.testing.assert_array_equal(getattr(history, name), getattr(recorded, name)[:, 32:64])
+
+
+def test_recorded_and_held_out_learners_share_no_task_and_no_key(run):
+    made = {
+        name: populations.make(name, run.experiment)
+        for name in ("recorded", "held_out", "held_out_train_tasks")
+    }
+    tables = {
+        name: {np.asarray(table).tobytes() for table in population.env_params.next_state}
+        for name, population in made.items()
+    }
+    assert not tables["recorded"] & tables["held_out"]
+    assert tables["held_out_train_tasks"] <= tables["recorded"]
+    key_data = np.concatenate([jax.random.key_data(population.learner_keys) for population in made.values()])
+    assert len(np.unique(key_data, axis=0)) == len(key_data)
+
+
+def test_protocols_keep_what_they_start_from(run):
+    steps = protocols.snapshot_steps(run.experiment, "held_out")
+    assert set(steps) == {0, 32, 64, 128}
+    for step in steps:
+        assert (run.path / "checkpoints" / "learners" / "held_out" / f"step_{step}").is_dir()
+
+
+def test_the_command_line_shows_a_run_and_lists_the_environments(run):
+    shown = cli("show", run.path)
+    assert shown.returncode == 0, shown.stderr
+    assert "NOW" in shown.stdout
+    assert "index.html" in shown.stdout
+    listed = cli("envs")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [
+        "lock",
+        "dark_room",
+        "key_to_door",
+        "bandit",
+        "random_mdp",
+        "minatar",
+    ]
+
+
+@pytest.fixture
+def copied(run, tmp_path) -> pathlib.Path:
+    """The run without its evaluation and report, in a folder of its own."""
+    path = tmp_path / "copy"
+    shutil.copytree(run.path, path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    for stage in ("evaluate", "report"):
+        manifest["stages"].pop(stage)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree(path / "report")
+    return path
+
+
+def everything_in(path: pathlib.Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", SMOKE, "--run-dir", "{run}"), "holds a run already. Add --resume"),
+        (("run", SMOKE, "--run-dir", "{run}", "--resume", "--set", "seed=5"), "another configuration"),
+        (("simulate", SMOKE, "--run-dir", "{run}"), "the stage simulate has finished here already"),
+        (("report", SMOKE, "--run-dir", "{run}"), "the stage evaluate has not finished here"),
+        (("run", SMOKE, "--run-dir", "{run}", "--set", "training.num_seed=2"), "did you mean num_seeds?"),
+        (("run", SMOKE, "--run-dir", "{run}", "--set", "shapes.num_states=2"), "shapes.num_states = 2"),
+        (("run", "nowhere.toml"), "nowhere.toml is not in"),
+        (("run",), "give a config file, or --run-dir"),
+        (("show", "{run}/histories"), "is not a run's folder"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_loses_nothing(copied, arguments, message):
+    before = everything_in(copied)
+    done = cli(*(str(argument).replace("{run}", str(copied)) for argument in arguments))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert everything_in(copied) == before
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = cli("run", SMOKE, "--run-dir", tmp_path)
+    assert done.returncode == 2
+    assert "is not empty and is not a run" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_cut_short_goes_on_and_ends_with_the_same_bytes(run, copied):
+    """Also: an evaluation that was half done is removed first."""
+    (copied / "evaluation" / "cells.npz").write_bytes(b"half a file")
+    resumed = stages.open_stage_run(load_config.load(copied / "config.toml"), copied, SMOKE.parent)
+    stages.run_all(resumed)
+    for one, two in zip(cells(run), cells(resumed), strict=True):
+        assert one.name == two.name
+        for arm in one.returns:
+            np.testing.assert_array_equal(one.returns[arm], two.returns[arm])
+    first, second = (json.loads((path / "verdict.json").read_text()) for path in (run.path, copied))
+    first.pop("seconds"), second.pop("seconds")
+    assert first == second
+
+
+def test_breakout_toml_itself_runs_with_tiny_sizes(tmp_path):
+    sizes = (
+        "learner.learning_starts_steps=16",
+        "learner.replay_capacity=128",
+        "learner.target_period_updates=8",
+        "learner.hidden=[8]",
+        "learner.conv_features=2",
+        "simulation.num_recorded=2",
+        "simulation.num_held_out=2",
+        "simulation.block_size=1",
+        "imitator.context_steps=16",
+        "imitator.width=8",
+        "imitator.num_layers=1",
+        "imitator.num_heads=1",
+        "imitator.conv_features=2",
+        "training.num_seeds=2",
+        "training.num_updates=2",
+        "training.batch_size=2",
+        "training.evaluate_every_updates=2",
+        "training.evaluate_windows=2",
+        "evaluation.fork_steps=[32,64]",
+        "evaluation.now_fork_step=64",
+        "evaluation.later_fork_step=32",
+        "evaluation.stage_steps=[0,32]",
+        "evaluation.block_steps=16",
+        "evaluation.now_steps=16",
+        "evaluation.later_steps=32",
+        "evaluation.elsewhere_steps=32",
+        "evaluation.elsewhere_learners=2",
+        "gate.experiment=smoke.toml",
+    )
+    experiment = load_config.load(ROOT / "configs" / "breakout.toml", sizes)
+    stages.check_runnable(experiment)
+    run = stages.open_stage_run(experiment, tmp_path / "breakout", SMOKE.parent)
+    for name in ("simulate", "train", "evaluate"):
+        stages.STAGE_FUNCTIONS[name](run)
+    found = {cell.protocol for cell in cells(run)}
+    assert found == {"now", "process", "later", "elsewhere"}
+    with pytest.raises(ValueError, match="the stage gate has not finished"):
+        stages.report_stage(run)
