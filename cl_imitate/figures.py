@@ -95,6 +95,7 @@ def headline(cells: Sequence[Cell], verdict: Mapping, evaluation: Evaluation, ru
 
     def draw(canvas: Canvas) -> None:
         axes = canvas.subplots(1, 3, width_ratios=[1.0, 2.1, 2.1], sharey=True)
+        named = []
         for axis, (question, found) in zip(axes, panels.items(), strict=True):
             answer, predicted = asked[question]["answer"], asked[question]["predicted"]
             axis.set_title(f"{question.upper()} · {titles[question]}", pad=22, fontweight="bold", fontsize=10)
@@ -110,7 +111,11 @@ def headline(cells: Sequence[Cell], verdict: Mapping, evaluation: Evaluation, ru
             elif question == "now":
                 _levels(axis, found, own)
             else:
-                _compare(axis, found, own, contexts, rules)
+                named.append((axis, *_compare(axis, found, own, contexts, rules)))
+        _limits(axes)
+        for axis, main, ends in named:  # once the limits stand
+            _bound_names(axis, main)
+            _end_labels(axis, ends)
         axes[0].set_ylabel("return an episode")
 
     answers = ", ".join(f"{name.upper()} {asked[name]['answer']}" for name in panels)
@@ -423,8 +428,10 @@ def _bounds(axis: Axes, cell: Cell, *, name: bool = True, random: bool = False) 
             axis.axhline(height, color=color, linestyle=line, linewidth=1, label=label if name else None)
 
 
-def _compare(axis: Axes, found: Sequence[Cell], own: int, contexts: Sequence[int], rules: Rules) -> None:
-    """The learner, and the imitator of each context length, named at the ends of their lines."""
+def _compare(
+    axis: Axes, found: Sequence[Cell], own: int, contexts: Sequence[int], rules: Rules
+) -> tuple[Cell, list[tuple[float, str, str]]]:
+    """The learner, and the imitator of each context length; returns what is to be named at the lines' ends."""
     main = next((one for one in found if one.context_steps == own), found[0])
     _bounds(axis, main, random=True)
     ends = []
@@ -441,14 +448,11 @@ def _compare(axis: Axes, found: Sequence[Cell], own: int, contexts: Sequence[int
         words = "imitator" if len(contexts) == 1 else f"imitator,\ncontext {cell.context_steps}"
         line = "-" if cell.context_steps == own else "--"
         ends.append((_line(axis, cell, "imitator", rules, color=color, linestyle=line), words, color))
-    _bound_names(axis, main)
     _steps(axis, "learner's age, steps")
-    _end_labels(axis, ends)
+    return main, ends
 
 
 def _bound_names(axis: Axes, cell: Cell) -> None:
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high + 0.06 * (high - low))
     bounds = {"ceiling": cell.ceiling_return, "random": cell.random_return, "optimum": cell.optimal_return}
     for words, values in bounds.items():
         if np.isfinite(values).any():

@@ -25,7 +25,6 @@ jax.config.update("jax_num_cpu_devices", 2)  # so that sharding is exercised
 
 import gymnax.environments.environment as gymnax_environment  # noqa: E402  (after: it makes arrays when imported)
 import hypothesis  # noqa: E402
-import optax  # noqa: E402
 import pytest  # noqa: E402
 
 # The same examples on every machine; the first one compiles, so a deadline would mean nothing.
@@ -44,21 +43,11 @@ def _with_standard_promotion(function):
     return relaxed
 
 
-def _allow_promotion_inside_dependencies() -> None:
-    """Our code is held to strict promotion; two dependencies mix dtypes inside their own functions.
+def _allow_promotion_inside_gymnax() -> None:
+    """The games add bools to ints and multiply ints by floats. What they return is checked as ours again.
 
-    optax: Adam's bias correction raises a float to an int32 count, and schedules divide one.
-    gymnax: the games add bools to ints and multiply ints by floats. What they return is checked as ours again.
+    (Where optax mixes types, our own code says so: `jax.numpy_dtype_promotion` around its update.)
     """
-    optax.tree.bias_correction = _with_standard_promotion(optax.tree.bias_correction)
-    for name in dir(optax):
-        if (name.endswith("_schedule") and name != "scale_by_schedule") or name == "join_schedules":
-            make = getattr(optax, name)
-            relaxed = functools.wraps(make)(
-                lambda *args, _make=make, **kwargs: _with_standard_promotion(_make(*args, **kwargs))
-            )
-            setattr(optax, name, relaxed)
-            setattr(optax.schedules, name, relaxed)
     classes = [gymnax_environment.Environment]
     for cls in classes:
         classes += cls.__subclasses__()
@@ -66,7 +55,7 @@ def _allow_promotion_inside_dependencies() -> None:
             setattr(cls, name, _with_standard_promotion(vars(cls)[name]))
 
 
-_allow_promotion_inside_dependencies()
+_allow_promotion_inside_gymnax()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
