@@ -32,6 +32,7 @@ class Clock:
     """The counters that the ensemble shares, int32 []."""
 
     step: jax.Array  # env steps lived
+    env_step: jax.Array  # the same in this environment: env keys are folded with it
     update: jax.Array  # gradient steps taken
     cursor: replay.Cursor
 
@@ -84,7 +85,7 @@ def init_ensemble(learner_keys: jax.Array, env_params: Any, *, env: Env, dqn: DQ
         return dqn.init(keys.stream(key, keys.Stream.LEARNER_INIT), obs), env_state, obs
 
     learner, env_state, obs = jax.vmap(one)(learner_keys, env_params)
-    clock = Clock(step=jnp.int32(0), update=jnp.int32(0), cursor=replay.first_cursor())
+    clock = Clock(step=jnp.int32(0), env_step=jnp.int32(0), update=jnp.int32(0), cursor=replay.first_cursor())
     return Ensemble(learner=learner, env_state=env_state, obs=obs, clock=clock)
 
 
@@ -109,7 +110,9 @@ def env_step(
             action, explored = jax.random.randint(act_key, (), 0, env.spec.num_actions), jnp.bool_(True)
         else:
             action, explored = dqn.act(act_key, state, rates, obs, learning_step)
-        env_state, timestep = env.step(keys.at_step(env_key, step), params, env_state, action)
+        env_state, timestep = env.step(
+            keys.at_step(env_key, ensemble.clock.env_step), params, env_state, action
+        )
         return env_state, timestep, action, explored
 
     env_state, timestep, action, explored = jax.vmap(one)(
@@ -123,7 +126,10 @@ def env_step(
         truncated=timestep.truncated,
         explored=explored,
     )
-    state, clock = ensemble.learner, ensemble.clock.replace(step=step + 1)
+    state, clock = (
+        ensemble.learner,
+        ensemble.clock.replace(step=step + 1, env_step=ensemble.clock.env_step + 1),
+    )
     if mode != "hold":
         rows = dqn.replay.add(
             state.rows,

@@ -89,19 +89,25 @@ def _copy(tree: Any) -> Any:
 
 
 def learner_arm(
-    scene: Scene, *, kind: str, num_steps: int, count: Count, tick: Tick, snapshot=None
-) -> tuple[np.ndarray, History]:
-    """One of the learner's arms: kind "learner" (weights changing) or "held".
+    scene: Scene,
+    *,
+    num_steps: int,
+    count: Count,
+    tick: Tick,
+    hold: bool = False,
+    snapshot: simulate.Ensemble | None = None,
+    keep: list[History] | None = None,
+) -> np.ndarray:
+    """One of the learner's arms: weights changing, or held with `hold`.
 
-    Returns mean returns [1, n, K] over the cell's whole horizon (NaN past `num_steps`), and the arm's history
-    [n, num_steps] on the host.
+    Returns mean returns [1, n, K] over the cell's whole horizon, NaN past `num_steps`. The arm's history is
+    appended to `keep` chunk by chunk, if given (it can be millions of steps).
     """
     population, protocol = scene.population, scene.protocol
     ensemble = _copy(scene.snapshot if snapshot is None else snapshot)
     ensemble = simulate.begin_episode(
         ensemble, scene.reset_keys, population.env_params, env=population.family.env, dqn=population.dqn
     )
-    hold = kind == "held"
     rates = population.rates
     if hold:
         learning_step = jnp.maximum(ensemble.clock.step - population.learner.learning_starts_steps, 0)
@@ -109,7 +115,6 @@ def learner_arm(
     first_update = int(ensemble.clock.update)
     num_blocks = protocol.horizon_steps // scene.block_steps
     blocks = BlockReturns((population.num_learners,), num_steps, scene.block_steps)
-    parts = []
     for ensemble, history in simulate.advance(
         ensemble,
         scene.population.streams.replace(env=scene.env_keys),
@@ -122,12 +127,13 @@ def learner_arm(
     ):
         history = jax.tree.map(np.asarray, history)
         blocks.add(history.reward, history.terminated | history.truncated)
-        parts.append(history)
+        if keep is not None:
+            keep.append(history)
         tick(history.action.size)
     count.td_updates += (int(ensemble.clock.update) - first_update) * population.num_learners
     returns = np.full((1, population.num_learners, num_blocks), np.nan, np.float32)
     returns[0, :, : blocks.mean.shape[-1]] = blocks.mean
-    return returns, jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *parts)
+    return returns
 
 
 def transplanted(scene: Scene, source_snapshot: simulate.Ensemble) -> simulate.Ensemble:
@@ -144,7 +150,8 @@ def transplanted(scene: Scene, source_snapshot: simulate.Ensemble) -> simulate.E
         target_params=first(carried.target_params),
         opt_state=first(carried.opt_state),
     )
-    clock = newborn.clock.replace(step=source_snapshot.clock.step, update=source_snapshot.clock.update)
+    old = source_snapshot.clock
+    clock = newborn.clock.replace(step=old.step, update=old.update)  # env_step: the new environment's
     return newborn.replace(learner=learner, clock=clock)
 
 
@@ -302,21 +309,19 @@ def learner_arms(
 ) -> LearnerArms:
     """All arms in which a learner acts."""
     protocol = scene.protocol
-    held, held_history = learner_arm(scene, kind="held", num_steps=protocol.now_steps, count=count, tick=tick)
-    returns = {"learner_held": held}
+    spent = {"count": count, "tick": tick}
+    kept: list[History] = []
+    returns = {
+        "learner_held": learner_arm(scene, num_steps=protocol.now_steps, hold=True, keep=kept, **spent)
+    }
     if protocol.goes_on:
-        returns["learner"], _ = learner_arm(
-            scene, kind="learner", num_steps=protocol.horizon_steps, count=count, tick=tick
-        )
+        returns["learner"] = learner_arm(scene, num_steps=protocol.horizon_steps, **spent)
     if protocol.transplant and source_snapshot is not None:
-        returns["learner_transplanted"], _ = learner_arm(
-            scene,
-            kind="learner",
-            num_steps=protocol.horizon_steps,
-            count=count,
-            tick=tick,
-            snapshot=transplanted(scene, source_snapshot),
+        snapshot = transplanted(scene, source_snapshot)
+        returns["learner_transplanted"] = learner_arm(
+            scene, num_steps=protocol.horizon_steps, snapshot=snapshot, **spent
         )
+    held_history = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *kept)
     return LearnerArms(returns=returns, held_history=held_history)
 
 
