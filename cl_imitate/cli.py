@@ -108,7 +108,7 @@ def _set_up_jax() -> None:
     """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
     import jax
 
-    jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, _MAX_CPU_DEVICES))
+    jax.config.update("jax_num_cpu_devices", min(_num_cores(), _MAX_CPU_DEVICES))
     if jax.config.jax_compilation_cache_dir is None:
         try:
             _CACHE.mkdir(parents=True, exist_ok=True)
@@ -116,6 +116,13 @@ def _set_up_jax() -> None:
             return  # a home that cannot be written to: programs are compiled anew each time
         jax.config.update("jax_compilation_cache_dir", str(_CACHE))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _num_cores() -> int:
+    """The cores that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _run_stages(command: StageArguments) -> None:

@@ -182,9 +182,10 @@ class Training:
     start_of_history: Rate = 0.1  # share of windows forced to the start of a history
     start_every_steps: Positive = 1  # other windows start at a multiple of this
     unknown_age: Rate = 0.5  # share of windows whose age is hidden
-    evaluate_every_updates: Positive = 50  # held-out learners' loss
+    evaluate_every_updates: Positive = 50  # the loss on learners not trained on
     evaluate_windows: Positive = 64
-    checkpoint_rule: Literal["last", "best_held_out"] = "last"
+    num_validation: Natural = 0  # so many recorded learners are not trained on; they then give that loss
+    checkpoint_rule: Literal["last", "best_validation"] = "last"
 
 
 @_config
@@ -221,7 +222,6 @@ class Evaluation:
     later_steps: Positive = 1280
     elsewhere_steps: Positive = 640
     elsewhere_learners: Positive = 24  # a rung
-    wiped_steps: Positive = 128
     transplant: bool = True
 
 

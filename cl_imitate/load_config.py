@@ -75,7 +75,7 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
+def _read(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text())
     except OSError as error:
@@ -87,7 +87,12 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
-    return _merge(_read(path.parent / base), values)
+    if not isinstance(base, str):
+        raise ValueError(f'{path}: base = {base!r} is not a file name, for example base = "quickstart.toml"')
+    here = path.resolve()
+    if here in above:
+        raise ValueError(f"{path}: base = {base!r} leads back to this file. Remove one of the bases.")
+    return _merge(_read(path.parent / base, (*above, here)), values)
 
 
 def _merge(base: dict, changes: dict) -> dict:
@@ -188,6 +193,19 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
     last = experiment.recorded_steps
     for stage in evaluation.stage_steps:
         need(stage < last, f"evaluation.stage_steps holds {stage}; it must be below the last fork, {last}")
+        need(
+            (last - stage) % evaluation.block_steps == 0,
+            f"evaluation.stage_steps holds {stage}: from there to the last fork, {last}, is not a multiple of "
+            f"evaluation.block_steps = {evaluation.block_steps}",
+        )
+    for name in ("fork_steps", "stage_steps"):
+        steps = getattr(evaluation, name)
+        need(len(set(steps)) == len(steps), f"evaluation.{name} repeats a step: {list(steps)}")
+        episode = getattr(experiment.environment, "episode_steps", None) or 1
+        need(
+            all(step % episode == 0 for step in steps),
+            f"evaluation.{name} = {list(steps)}: not all multiples of environment.episode_steps = {episode}",
+        )
     for month in evaluation.months:
         end = month.start_step + month.later_steps
         need(
@@ -232,6 +250,20 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         experiment.learner.hidden,
         experiment.learner.batch_size,
         experiment.learner.replay_capacity,
+    )
+    period, repeats = experiment.learner.target_period_updates, experiment.learner.updates_per_iteration
+    need(
+        period % repeats == 0,
+        f"learner.target_period_updates = {period} is not a multiple of learner.updates_per_iteration = {repeats}",
+    )
+    training, recorded = experiment.training, simulation.num_recorded
+    need(
+        training.num_validation < recorded,
+        f"training.num_validation = {training.num_validation} is not below simulation.num_recorded = {recorded}",
+    )
+    need(
+        training.checkpoint_rule == "last" or training.num_validation > 0,
+        'training.checkpoint_rule = "best_validation" needs training.num_validation above 0: learners to choose by',
     )
     need(len(hidden) > 0, "learner.hidden is empty; give at least one layer, for example [32]")
     need(capacity > batch, f"learner.replay_capacity = {capacity} is not above learner.batch_size = {batch}")

@@ -98,6 +98,8 @@ def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDi
                 f"{fingerprint[:12]}). Use another --run-dir."
             )
         return RunDir(path, fingerprint)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file. Use another --run-dir.")
     if path.exists() and any(path.iterdir()):
         raise ValueError(f"{path} is not empty and is not a run. Use another --run-dir.")
     try:

@@ -23,8 +23,9 @@ from cl_imitate.learners import replay
 from cl_imitate.learners.dqn import DQN, DQNHyperparams, DQNState
 from cl_imitate.types import History
 
-Mode = Literal["warm_up", "learn", "hold"]
-"""warm_up: uniformly random actions fill the replay. learn: TD updates. hold: acts, weights fixed."""
+Mode = Literal["warm_up", "fill", "learn", "hold"]
+"""warm_up: uniformly random actions fill the replay. fill: the learner's own actions do (a transplanted one's).
+learn: TD updates. hold: acts, weights and replay fixed."""
 
 
 @struct.dataclass(kw_only=True)
@@ -298,10 +299,12 @@ def advance(
     streams, env_params, rates = (
         sharding.place(tree, mesh, sharding.SPLIT) for tree in (streams, env_params, rates)
     )
-    step = int(ensemble.clock.step)
+    step, in_replay = int(ensemble.clock.step), int(ensemble.clock.cursor.num_added) - 1
     end = step + num_steps
     while step < end:
-        mode: Mode = "hold" if hold else "warm_up" if step < learner.learning_starts_steps else "learn"
+        mode: Mode = "hold" if hold else "learn"
+        if not hold and in_replay < learner.learning_starts_steps:
+            mode = "warm_up" if step < learner.learning_starts_steps else "fill"
         ensemble, history = run_chunk(
             ensemble,
             streams,
@@ -315,7 +318,7 @@ def advance(
             block_size=block_size,
             mesh=mesh,
         )
-        step += chunk_steps
+        step, in_replay = step + chunk_steps, in_replay + chunk_steps
         if missing:
             shown, history = jax.tree.map(lambda x: x[:num_learners] if x.ndim else x, (ensemble, history))
             yield shown, history

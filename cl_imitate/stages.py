@@ -63,6 +63,14 @@ def check_runnable(experiment: config.Experiment) -> None:
             variants=rung.variants,
             split=rung.split,
         )
+        is_symmetry = rung.variants == ("permute_actions",) and isinstance(
+            rung.environment or experiment.environment, config.Lock | config.Bandit
+        )
+        if is_symmetry and rung.rung not in ("0", "1"):
+            raise ValueError(
+                f"evaluation.rungs[{index}] ({rung.name}): permuted actions make just another task of this family. "
+                "Call it rung 1, or choose another variant."
+            )
         if family.env.spec.observation != own.env.spec.observation:
             raise ValueError(
                 f"evaluation.rungs[{index}] ({rung.name}): its observations are {family.env.spec.observation}, the "
@@ -186,7 +194,7 @@ def _imitator_keys(experiment: config.Experiment) -> tuple[jax.Array, jax.Array]
     seeds = keys.members(root, experiment.training.num_seeds)
     forks = sorted(experiment.evaluation.fork_steps)
     return (
-        jnp.concatenate([seeds] * len(forks)),
+        seeds[jnp.tile(jnp.arange(len(seeds)), len(forks))],
         jnp.repeat(jnp.array(forks, jnp.int32), experiment.training.num_seeds),
     )
 
@@ -200,6 +208,9 @@ def train_stage(run: Run) -> None:
         recorded, held_out = (
             jax.tree.map(jnp.asarray, _load_history(run, name, spec)) for name in ("recorded", "held_out")
         )
+        if num_validation := experiment.training.num_validation:
+            held_out = jax.tree.map(lambda x: x[-num_validation:], recorded)
+            recorded = jax.tree.map(lambda x: x[:-num_validation], recorded)
         curves = []
         for context_steps in _contexts(experiment):
             params, rows = _train_context(run, spec, context_steps, recorded, held_out)
@@ -320,7 +331,7 @@ def evaluate_stage(run: Run) -> None:
                 best_history=best[protocol.fork_step],
             )
             cells += _run_cells(run, scene, imitators, count)
-        after = _digests(imitators)
+        after = {name: " and ".join(sorted(count.acted.get(name, {"never acted"}))) for name in before}
         results.save_cells(run.path / "evaluation" / "cells.npz", cells, fingerprint=run.folder.fingerprint)
         facts["frozen"] = {"sha256_before": before, "sha256_after": after}
         facts["td_updates"] = count.td_updates
@@ -340,7 +351,7 @@ def _best_histories(experiment: config.Experiment, recorded: History) -> dict[in
 
 def _digests(imitators: dict[int, dict[int, Frozen]]) -> dict[str, str]:
     return {
-        f"context {context} fork {fork}": frozen.digest(imitator.params)
+        rollouts.frozen_name(context, fork): frozen.digest(imitator.params)
         for context, by_fork in imitators.items()
         for fork, imitator in by_fork.items()
     }

@@ -237,4 +237,4 @@ def fit(
 
 def chosen_params(state: TrainState, training: config.Training) -> Any:
     """The parameters that the config's checkpoint rule picks, [M, ...]."""
-    return state.best_params if training.checkpoint_rule == "best_held_out" else state.params
+    return state.best_params if training.checkpoint_rule == "best_validation" else state.params

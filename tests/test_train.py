@@ -105,7 +105,7 @@ def test_the_checkpoint_rule_picks_the_last_or_the_best_on_held_out_learners():
         expected = jax.tree.map(lambda x, m=member: x[m], steps[best][0].params)
         assert_same(jax.tree.map(lambda x, m=member: x[m], state.best_params), expected)
     assert train.chosen_params(state, TRAINING) is state.params
-    best = config.Training(checkpoint_rule="best_held_out")
+    best = config.Training(checkpoint_rule="best_validation")
     assert train.chosen_params(state, best) is state.best_params
 
 

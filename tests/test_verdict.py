@@ -331,6 +331,7 @@ def test_the_gate_is_seen_at_the_longest_context():
         {"sha256_before": ["a" * 64], "sha256_after": ["b" * 64]},
         {"sha256_before": ["a" * 64, "b" * 64], "sha256_after": ["a" * 64]},
         {"sha256_before": "a" * 64, "sha256_after": "b" * 64},
+        {"sha256_before": {"context 8": "a" * 64}, "sha256_after": {"context 8": "b" * 64}},
         {"sha256_before": [], "sha256_after": []},
         {},
     ],

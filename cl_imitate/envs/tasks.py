@@ -127,6 +127,10 @@ def _make_minatar(environment: MinAtar, variants: tuple[Variant, ...]) -> Family
     from cl_imitate.envs import from_gymnax  # here: importing gymnax takes longer than everything else
 
     num_channels = from_gymnax.NUM_CHANNELS[environment.game]
+    # other rewards or another stickiness: the levels known from outside do not apply
+    is_original = environment.sticky_probability == 0.1 and not {"invert_reward", "delay_reward"} & set(
+        variants
+    )
 
     def sample(key: jax.Array):
         params = from_gymnax.params(environment.game, sticky_probability=environment.sticky_probability)
@@ -139,6 +143,6 @@ def _make_minatar(environment: MinAtar, variants: tuple[Variant, ...]) -> Family
         env=from_gymnax.make_env(environment.game),
         sample=sample,
         exact_return=None,
-        published_return=from_gymnax.PUBLISHED_RETURN[environment.game],
-        random_return=from_gymnax.RANDOM_RETURN[environment.game],
+        published_return=from_gymnax.PUBLISHED_RETURN[environment.game] if is_original else None,
+        random_return=from_gymnax.RANDOM_RETURN[environment.game] if is_original else None,
     )

@@ -87,6 +87,8 @@ def teacher_forced(
     spread = jnp.broadcast_to(policy[None], log_probs.shape)
     return {
         "imitator_cross_entropy": np.asarray(-(log_probs * seeds).sum(-1).mean(-1)),
-        "learner_cross_entropy": np.asarray(-jnp.log((policy * taken).sum(-1)).mean(-1))[None],
+        "learner_cross_entropy": np.asarray(-jnp.log(jnp.maximum((policy * taken).sum(-1), 1e-6)).mean(-1))[
+            None
+        ],
         "action_total_variation": np.asarray(0.5 * jnp.abs(jnp.exp(log_probs) - spread).sum(-1).mean(-1)),
     }

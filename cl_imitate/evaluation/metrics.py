@@ -29,7 +29,7 @@ def start_level(cell: Cell, arm: str, steps: int) -> np.ndarray:
 def end_level(cell: Cell, arm: str, rules: Rules) -> np.ndarray:
     """The level over the last `rules.reference_fraction` of the cell's horizon.
 
-    An arm that was run for less (the wiped imitator, whose level does not change) gives as many of its own last
+    An arm that was run for less (a held learner, whose level does not change) gives as many of its own last
     blocks.
     """
     returns = cell.returns[arm]

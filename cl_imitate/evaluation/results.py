@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import zipfile
+import zlib
 from typing import Any, Literal
 
 import numpy as np
@@ -95,7 +97,7 @@ def load_cells(path: pathlib.Path, *, fingerprint: str) -> list[Cell]:
                     f"this run has {fingerprint[:12]}). Use another --run-dir."
                 )
             return [_cell(number, meta, data) for number, meta in enumerate(index["cells"])]
-    except (OSError, KeyError, EOFError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, EOFError, json.JSONDecodeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read ({error}). Run `cl-imitate evaluate` again.") from error
 
 

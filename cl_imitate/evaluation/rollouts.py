@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from cl_imitate import config, keys, sharding, simulate
 from cl_imitate.evaluation import closed_loop, divergence
 from cl_imitate.evaluation.closed_loop import Frozen, Prompt
+from cl_imitate.evaluation.frozen import digest
 from cl_imitate.evaluation.protocols import Protocol
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.evaluation.returns import BlockReturns
@@ -51,6 +52,7 @@ class Count:
 
     td_updates: int = 0
     imitator_steps: int = 0
+    acted: dict[str, set[str]] = dataclasses.field(default_factory=dict)  # imitators -> hashes after acting
 
 
 def make_scene(
@@ -169,7 +171,13 @@ def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
     num, spec = scene.population.num_learners, scene.source.family.env.spec
     past = jax.tree.map(lambda x: jnp.asarray(x[:num]), scene.past)
     end = jnp.asarray(last_episode_end(past, step))
-    tokens, is_there = contexts.prompt_windows(past, end, length=length, num_actions=spec.num_actions)
+    tokens, is_there = contexts.prompt_windows(
+        past,
+        end,
+        length=length,
+        num_actions=spec.num_actions,
+        tell_ages=scene.protocol.age_step is not None,
+    )
     rows = jnp.arange(num), jnp.maximum(end - 1, 0)
     return Prompt(
         tokens=tokens,
@@ -177,6 +185,11 @@ def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
         last_action=past.action[rows].astype(jnp.int32),
         last_reward=past.reward[rows].astype(jnp.float32),
     )
+
+
+def frozen_name(context_steps: int, fork_step: int) -> str:
+    """How the imitators of one context length and fork are called beside their hash."""
+    return f"context {context_steps} fork {fork_step}"
 
 
 def _members(frozen: Frozen, ways: tuple[str, ...]) -> closed_loop.Members:
@@ -226,7 +239,9 @@ def imitator_arms(
     env_keys, env_params = sharding.place((scene.env_keys, population.env_params), mesh, sharding.SPLIT)
     num_members = members.is_argmax.shape[0]
     seed_keys = keys.members(scene.act_key, frozen.num_seeds)
-    act_keys = jax.vmap(lambda key: keys.members(key, num))(jnp.concatenate([seed_keys] * len(ways)))
+    act_keys = jax.vmap(lambda key: keys.members(key, num))(
+        seed_keys[jnp.tile(jnp.arange(frozen.num_seeds), len(ways))]
+    )
     act_keys = sharding.place(act_keys, mesh, PartitionSpec(None, sharding.ENSEMBLE))
     age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
     age = sharding.place(age, mesh, sharding.WHOLE)
@@ -251,6 +266,8 @@ def imitator_arms(
         tick(record.action.size)
     if waiting is not None:
         blocks.add(waiting.reward, waiting.done)
+    after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))
+    count.acted.setdefault(frozen_name(frozen.context_steps, protocol.fork_step), set()).add(after)
     mean = blocks.mean.reshape(len(ways), frozen.num_seeds, num, -1)
     return dict(zip(ways, mean, strict=True))
 

@@ -21,7 +21,7 @@ def decide(
     cells: Sequence[Cell],
     *,
     fingerprint: str,
-    frozen: Mapping[str, str | Sequence[str]],
+    frozen: Mapping[str, str | Sequence[str] | Mapping[str, str]],
     seconds: Mapping[str, float],
     td_steps: int,
     imitator_steps: int,
@@ -87,9 +87,7 @@ def number(estimate: float | None, ci95: Sequence[float | None]) -> str:
     return f"{shown[0]} [{', '.join(shown[1:])}]"
 
 
-def _void_reasons(
-    gate: dict, frozen: Mapping[str, str | Sequence[str]], controls: Mapping[str, bool]
-) -> list[str]:
+def _void_reasons(gate: dict, frozen: Mapping[str, Any], controls: Mapping[str, bool]) -> list[str]:
     reasons = []
     if gate["passed"] is None:
         reasons.append(f"the gate was not run: {gate['reason']}")
@@ -102,7 +100,7 @@ def _void_reasons(
     before, after = frozen.get("sha256_before"), frozen.get("sha256_after")
     if not before or not after:
         reasons.append("the hash of the frozen imitators' parameters was not recorded")
-    elif list(before) != list(after):
+    elif before != after:
         reasons.append("the frozen imitators' parameters changed: SHA-256 before and after differ")
     return reasons
 

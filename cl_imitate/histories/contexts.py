@@ -63,18 +63,18 @@ def sample_windows(
 
 
 def prompt_windows(
-    history: History, end_step: jax.Array, *, length: int, num_actions: int
+    history: History, end_step: jax.Array, *, length: int, num_actions: int, tell_ages: bool = False
 ) -> tuple[StepTokens, jax.Array]:
     """The last `length` steps before `end_step` of every learner: tokens [N, length], is_there [N, length].
 
-    `end_step` is int [N]. The age is unknown in a prompt; a protocol that tells an age sets it.
+    `end_step` is int [N]. Ages are unknown, or all told with `tell_ages`, as in a window of training: never some.
     """
     tokens, _, is_there = jax.vmap(
         lambda i, end: window(history, i, end - length, length=length, end=end, num_actions=num_actions)
     )(jnp.arange(history.action.shape[0]), end_step)
-    return tokens.replace(age=jnp.zeros_like(tokens.age)), is_there
+    return tokens if tell_ages else tokens.replace(age=jnp.zeros_like(tokens.age)), is_there
 
 
-def batch_key(key: jax.Array, update: jax.Array) -> jax.Array:
+def batch_key(key: jax.Array, update: jax.Array | int) -> jax.Array:
     """The key of one update's batch, so that a resumed run draws the same windows."""
     return keys.at_step(keys.stream(key, keys.Stream.BATCH), update)

@@ -156,6 +156,7 @@ class Writer:
         if count:
             self._array[:, self._written : self._written + count].write(rows[:, :count]).result()
             self._written += count
+            self._write_manifest(shards={})
         self._waiting = [rows[:, count:]] if count < rows.shape[1] else []
 
     def _write_manifest(self, *, shards: dict) -> None:
