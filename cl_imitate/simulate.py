@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 
@@ -330,9 +331,12 @@ def _pad(tree: Any, missing: int) -> Any:
     """Leading axes longer by `missing` copies of the last entry; scalars as they are."""
     if not missing:
         return tree
-    return jax.tree.map(
-        lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if x.ndim else x, tree
-    )
+
+    def longer(x):
+        num = x.shape[0]
+        return x[np.minimum(np.arange(num + missing), num - 1)]
+
+    return jax.tree.map(lambda x: longer(x) if x.ndim else x, tree)
 
 
 def chunk_plan(boundaries: Iterable[int], learner: config.Learner, *, at_most: int) -> int:

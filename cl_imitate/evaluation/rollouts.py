@@ -90,6 +90,11 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
+def _again(shared_keys: jax.Array) -> jax.Array:
+    """The same keys for one more arm: that arms share their resets is the point."""
+    return jax.random.clone(shared_keys)
+
+
 def learner_arm(
     scene: Scene,
     *,
@@ -108,7 +113,11 @@ def learner_arm(
     population, protocol = scene.population, scene.protocol
     ensemble = _copy(scene.snapshot if snapshot is None else snapshot)
     ensemble = simulate.begin_episode(
-        ensemble, scene.reset_keys, population.env_params, env=population.family.env, dqn=population.dqn
+        ensemble,
+        _again(scene.reset_keys),
+        population.env_params,
+        env=population.family.env,
+        dqn=population.dqn,
     )
     rates = population.rates
     if hold:
@@ -223,7 +232,9 @@ def imitator_arms(
     protocol, population, env = scene.protocol, scene.population, scene.population.family.env
     num = population.num_learners
     members = _members(frozen, ways)
-    env_state, obs = jax.vmap(env.reset)(scene.reset_keys, population.env_params, scene.snapshot.env_state)
+    env_state, obs = jax.vmap(env.reset)(
+        _again(scene.reset_keys), population.env_params, scene.snapshot.env_state
+    )
     prompt = make_prompt(scene, prompt_step, length=frozen.context_steps) if prompt_step else None
     mesh = sharding.ensemble_mesh(num)
     rollout = closed_loop.start(
