@@ -43,7 +43,7 @@ class Clock:
 class Ensemble:
     """N learners, each in its environment, at one moment: all that going on bit-exactly needs.
 
-    With the learners' keys and tasks, which do not change, this is the snapshot (`LearnerSnapshot`).
+    With the learners' keys and tasks, which do not change, this is the snapshot.
     """
 
     learner: DQNState  # [N, ...]

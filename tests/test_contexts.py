@@ -112,6 +112,13 @@ def test_a_prompt_ends_where_it_must_and_hides_what_is_before_birth():
     assert (np.asarray(tokens.age) == 0).all()
 
 
+def test_a_prompt_tells_all_its_ages_or_none_as_a_window_of_training_does():
+    told, _ = contexts.prompt_windows(
+        history(), jnp.full(5, 20), length=8, num_actions=NUM_ACTIONS, tell_ages=True
+    )
+    np.testing.assert_array_equal(told.age, np.tile(age_bucket(jnp.arange(12, 20)), (5, 1)))
+
+
 def test_ages_grow_with_the_logarithm():
     ages = np.asarray(age_bucket(jnp.array([0, 1, 3, 7, 15, 1_000_000])))
     np.testing.assert_array_equal(np.diff(ages[:5]), 2)

@@ -60,6 +60,9 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("evaluation.months=[{start_step=600,later_steps=80}]", "is past the last fork"),
         ("evaluation.rungs=[{rung='2',name='a',variant=['mirror']}]", "(did you mean variants?)"),
         ("learner.replay_capacity=8", "learner.replay_capacity = 8"),
+        ("evaluation.stage_steps=[0,0]", "evaluation.stage_steps repeats a step"),
+        ("evaluation.stage_steps=[8]", "evaluation.stage_steps holds 8"),
+        ("training.checkpoint_rule=best_validation", "needs training.num_validation above 0"),
         ("seed", "write it as key=value"),
         ("name.x=3", "name is not a table"),
     ],
@@ -78,6 +81,19 @@ def test_files_that_are_missing_or_not_toml_are_named(tmp_path):
         load_config.load(write(tmp_path, "name = "))
     with pytest.raises(ValueError, match="the key environment is missing"):
         load_config.load(write(tmp_path, 'name = "x"\n'))
+
+
+def test_bases_that_lead_in_a_circle_are_named(tmp_path):
+    path = write(tmp_path, 'base = "b.toml"\n', "a.toml")
+    write(tmp_path, 'base = "a.toml"\n', "b.toml")
+    with pytest.raises(ValueError, match="leads back to this file"):
+        load_config.load(path)
+
+
+def test_a_target_period_must_fit_the_updates_of_an_iteration(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    with pytest.raises(ValueError, match="target_period_updates = 10 is not a multiple"):
+        load_config.load(path, ("learner.target_period_updates=10", "learner.updates_per_iteration=3"))
 
 
 def test_a_config_changes_its_base_value_by_value(tmp_path):

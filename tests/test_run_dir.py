@@ -47,6 +47,12 @@ def test_a_damaged_manifest_is_named(tmp_path):
         open_run(run.path, fingerprint="a", config_text="")
 
 
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "f").write_text("mine")
+    with pytest.raises(ValueError, match="is a file"):
+        open_run(tmp_path / "f", fingerprint="a", config_text="")
+
+
 def test_metrics_are_a_line_each(tmp_path):
     run = open_run(tmp_path / "r", fingerprint="a", config_text="")
     run.log(stage="train", loss=1.0)

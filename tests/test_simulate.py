@@ -140,6 +140,18 @@ def test_warm_up_is_random_and_changes_no_weights():
     assert int(after.clock.cursor.num_added) == 9
 
 
+def test_a_learner_whose_replay_was_emptied_fills_it_by_its_own_policy_before_it_learns_on():
+    one = group(4, VARIED)
+    lived, _ = one.live(one.newborn(), 16, chunk_steps=8)
+    emptied = lived.replace(clock=lived.clock.replace(cursor=replay.first_cursor()))
+    before = copy(emptied.learner.params)
+    filled, history = one.live(emptied, 8, chunk_steps=8)
+    assert_same(before, filled.learner.params)
+    assert not history.explored.all()  # not the newborn's random warm-up
+    after, _ = one.live(filled, 8, chunk_steps=8)
+    assert np.abs(np.asarray(after.learner.params["head"]["kernel"] - before["head"]["kernel"])).max() > 0
+
+
 def test_no_branch_and_no_open_loop_is_in_the_learner_s_program():
     one = group(4)
     mesh = sharding.ensemble_mesh(2)
