@@ -1,20 +1,36 @@
-"""The 3 x 3 convolution of learners and imitators, as patches times a matrix.
+"""The 3 x 3 convolution of learners and imitators, as patches times a matrix, the batch innermost.
 
 Under a `vmap` over weights a `lax.conv` becomes a grouped convolution, which is several times slower; a
-batched matrix product is not. `lax.conv` is the reference in the tests.
+batched matrix product is not. With the batch innermost, unpacking bits and cutting patches move whole runs of
+memory. `lax.conv` is the reference in the tests.
+
+Axes in names: B batch, C channels, F filters.
 """
 
 import jax
 import jax.numpy as jnp
 
+from cl_imitate.products import filters_product
+from cl_imitate.types import ScreenObservation
 
-def patches_3x3(screen: jax.Array) -> jax.Array:
-    """Screens [..., height, width, channels] -> patches [..., height - 2, width - 2, 9 * channels].
 
-    A patch holds its nine cells row by row, each with its channels: a matrix [9 * channels, features] is a
-    kernel [3, 3, channels, features] reshaped.
+def columns_of(packed_Bx: jax.Array, observation: ScreenObservation) -> jax.Array:
+    """Bit-packed screens uint8 [B, num_bytes] -> float32 0/1 screens [C, height, width, B]."""
+    bits = (packed_Bx.T[:, None, :] >> jnp.arange(8, dtype=jnp.uint8)[None, :, None]) & jnp.uint8(1)
+    bits = bits.reshape(-1, packed_Bx.shape[0])[: observation.num_bits].astype(jnp.float32)
+    screens = bits.reshape(observation.height, observation.width, observation.channels, -1)
+    return jnp.moveaxis(screens, 2, 0)
+
+
+def convolve_3x3(screen_CxHxWxB: jax.Array, kernel_9CxF: jax.Array) -> jax.Array:
+    """Valid convolution of stride 1, [F, (height - 2) * (width - 2), B].
+
+    The kernel is [3, 3, C, F] reshaped to a matrix.
     """
-    height, width = screen.shape[-3] - 2, screen.shape[-2] - 2
-    return jnp.concatenate(
-        [screen[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)], axis=-1
+    channels, height, width, batch = screen_CxHxWxB.shape
+    height, width = height - 2, width - 2
+    patches = jnp.concatenate(
+        [screen_CxHxWxB[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=0
     )
+    filtered = filters_product(patches.reshape(9 * channels, height * width * batch), kernel_9CxF)
+    return filtered.reshape(-1, height * width, batch)

@@ -26,7 +26,7 @@ class NumpyDQN:
     """DQN with one hidden layer on one-hot symbols, written from the papers in numpy."""
 
     def __init__(self, params, learner: config.Learner):
-        table, head = params["features"], params["head"]
+        table, head = params["first"], params["head"]
         self.p = [
             np.asarray(x, np.float64) for x in (table["table"], table["bias"], head["kernel"], head["bias"])
         ]
@@ -110,7 +110,7 @@ def test_fifty_updates_equal_a_numpy_learner_s(optimiser, loss, double_q, period
         state, _ = update(key, state, rates, cursor)
         if period and (step + 1) % period == 0:
             state, oracle.target = dqn.sync(state), [x.copy() for x in oracle.p]
-    ours = state.params["features"], state.params["head"]
+    ours = state.params["first"], state.params["head"]
     for got, expected in zip(
         (ours[0]["table"], ours[0]["bias"], ours[1]["kernel"], ours[1]["bias"]), oracle.p, strict=True
     ):
@@ -237,7 +237,7 @@ def test_padding_the_vocabulary_changes_nothing_for_symbols_in_use():
     learner = config.Learner(hidden=(8,))
     for spec in (SPEC, wide):
         state = dqn_lib.make_dqn(learner, spec).init(jax.random.key(0), jnp.uint8(2))
-        spread = np.asarray(state.params["features"]["table"]).std()
+        spread = np.asarray(state.params["first"]["table"]).std()
         assert spread == pytest.approx(0.5, rel=0.25)
 
 

@@ -50,7 +50,7 @@ def test_learner_i_does_not_depend_on_how_many_there_are():
 def test_learners_differ_in_parameters_and_first_actions():
     one = group(64)
     ensemble, history = one.live(one.newborn(), 40, chunk_steps=8)
-    table = np.asarray(ensemble.learner.params["features"]["table"]).reshape(64, -1)
+    table = np.asarray(ensemble.learner.params["first"]["table"]).reshape(64, -1)
     assert len(np.unique(table, axis=0)) == 64
     assert len(np.unique(history.action[:, 0])) == 3
     assert len(np.unique(history.action, axis=0)) >= 60  # some always find the same action best

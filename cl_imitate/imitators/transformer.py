@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from flax import nnx, struct
 
 from cl_imitate import config
-from cl_imitate.convolution import patches_3x3
+from cl_imitate.convolution import columns_of, convolve_3x3
 from cl_imitate.imitators.attention import attend_cache, causal_attention, rotate
 from cl_imitate.imitators.base import Imitator
+from cl_imitate.products import columns_product
 from cl_imitate.types import NUM_AGES, Observation, ScreenObservation, Spec, StepTokens
 
 EMBEDDING_STD = 0.3
@@ -60,8 +61,12 @@ class ObservationEmbedding(nnx.Module):
 
     def __call__(self, obs: jax.Array) -> jax.Array:
         if isinstance(self.observation, ScreenObservation):
-            x = jax.nn.relu(self.convolution(patches_3x3(self.observation.unpack(obs))))
-            return self.project(x.reshape(*obs.shape[:-1], -1))
+            screens = columns_of(obs.reshape(-1, obs.shape[-1]), self.observation)
+            filtered = convolve_3x3(screens, self.convolution.kernel[...])
+            bias = jnp.broadcast_to(self.convolution.bias[...][:, None, None], filtered.shape)
+            cells = jax.nn.relu(filtered + bias).reshape(-1, filtered.shape[-1])
+            projected = columns_product(cells, self.project.kernel[...]).reshape(*obs.shape[:-1], -1)
+            return projected + jnp.broadcast_to(self.project.bias[...], projected.shape)
         symbol = obs.astype(jnp.int32)
         if self.factor:
             return self.high(symbol // self.factor) + self.low(symbol % self.factor)

@@ -1,5 +1,6 @@
 """Q-networks: an MLP for symbols, the MinAtar convolution for screens. Parameters are plain pytrees."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cl_imitate.convolution import patches_3x3
+from cl_imitate.convolution import columns_of, convolve_3x3
+from cl_imitate.products import columns_product, rows_product
 from cl_imitate.types import ScreenObservation, Spec, SymbolObservation
 
 
@@ -19,8 +21,8 @@ class QNetwork(NamedTuple):
     apply: Callable
 
 
-class SymbolFeatures(nnx.Module):
-    """One row of a table for each symbol: a linear layer on the one-hot symbol, without the padding's cost.
+class SymbolLayer(nnx.Module):
+    """A first layer on the one-hot symbol: one row of a table for each symbol, without the padding's cost.
 
     The rows have standard deviation 0.5 whatever the padded vocabulary, so an unused symbol changes nothing.
     """
@@ -30,51 +32,54 @@ class SymbolFeatures(nnx.Module):
         self.table = nnx.Param(0.5 * jax.random.normal(rngs.params(), (num_symbols, width)))
         self.bias = nnx.Param(jnp.zeros((width,)))
 
-    def __call__(self, obs: jax.Array) -> jax.Array:
-        one_hot = jax.nn.one_hot(obs, self.num_symbols)
-        return one_hot @ self.table[...] + jnp.broadcast_to(self.bias[...], (*obs.shape, self.bias.shape[-1]))
+    def __call__(self, obs_B: jax.Array) -> jax.Array:
+        one_hot = jax.nn.one_hot(obs_B, self.num_symbols)
+        return _add(rows_product(one_hot, self.table[...]), self.bias)
 
 
-class ScreenFeatures(nnx.Module):
-    """One 3 x 3 convolution of stride 1, as patches times a matrix.
+class ScreenLayers(nnx.Module):
+    """One 3 x 3 convolution of stride 1, and the layer that reads all its cells."""
 
-    Under a `vmap` over learners' weights a `lax.conv` becomes a grouped convolution, which is several times
-    slower; a batched matrix product is not.
-    """
-
-    def __init__(self, observation: ScreenObservation, features: int, *, rngs: nnx.Rngs):
+    def __init__(self, observation: ScreenObservation, features: int, width: int, *, rngs: nnx.Rngs):
         self.observation = observation
-        self.linear = _torch_linear(9 * observation.channels, features, rngs=rngs)
+        cells = (observation.height - 2) * (observation.width - 2)
+        self.convolution = _torch_linear(9 * observation.channels, features, rngs=rngs)
+        self.dense = _torch_linear(cells * features, width, rngs=rngs)
 
-    @property
-    def num_features(self) -> int:
-        return (self.observation.height - 2) * (self.observation.width - 2) * self.linear.out_features
-
-    def __call__(self, obs: jax.Array) -> jax.Array:
-        patches = patches_3x3(self.observation.unpack(obs))
-        return self.linear(patches).reshape(*obs.shape[:-1], self.num_features)
+    def __call__(self, obs_BxBytes: jax.Array) -> jax.Array:
+        screens = columns_of(obs_BxBytes, self.observation)
+        filtered_FxCxB = convolve_3x3(screens, self.convolution.kernel[...])
+        bias = jnp.broadcast_to(self.convolution.bias[...][:, None, None], filtered_FxCxB.shape)
+        columns = jax.nn.relu(filtered_FxCxB + bias).reshape(-1, filtered_FxCxB.shape[-1])
+        return _add(columns_product(columns, self.dense.kernel[...]), self.dense.bias)
 
 
 class QModule(nnx.Module):
-    """Features, then a multi-layer perceptron with rectified units."""
+    """A multi-layer perceptron with rectified units whose first layer depends on the kind of observation."""
 
     def __init__(self, spec: Spec, hidden: tuple[int, ...], conv_features: int, *, rngs: nnx.Rngs):
+        self.obs_ndim = len(spec.observation.shape)
         if isinstance(spec.observation, SymbolObservation):
-            self.features = SymbolFeatures(spec.observation.num_symbols, hidden[0], rngs=rngs)
-            sizes, out_std = hidden, 0.1
+            self.first = SymbolLayer(spec.observation.num_symbols, hidden[0], rngs=rngs)
+            out_std = 0.1
         else:
-            self.features = ScreenFeatures(spec.observation, conv_features, rngs=rngs)
-            sizes, out_std = (self.features.num_features, *hidden), None
+            self.first = ScreenLayers(spec.observation, conv_features, hidden[0], rngs=rngs)
+            out_std = None
         self.layers = nnx.List(
-            [_torch_linear(n_in, n_out, rngs=rngs) for n_in, n_out in zip(sizes, sizes[1:], strict=False)]
+            [_torch_linear(n_in, n_out, rngs=rngs) for n_in, n_out in itertools.pairwise(hidden)]
         )
-        self.head = _torch_linear(sizes[-1], spec.num_actions, rngs=rngs, std=out_std)
+        self.head = _torch_linear(hidden[-1], spec.num_actions, rngs=rngs, std=out_std)
 
     def __call__(self, obs: jax.Array) -> jax.Array:
-        x = jax.nn.relu(self.features(obs))
-        for layer in self.layers:
-            x = jax.nn.relu(layer(x))
-        return self.head(x)
+        lead = obs.shape[: obs.ndim - self.obs_ndim]
+        x = self.first(obs.reshape(-1, *obs.shape[len(lead) :]))
+        for layer in (*self.layers, self.head):
+            x = _add(rows_product(jax.nn.relu(x), layer.kernel[...]), layer.bias)
+        return x.reshape(*lead, -1)
+
+
+def _add(x_BxO: jax.Array, bias: nnx.Param) -> jax.Array:
+    return x_BxO + jnp.broadcast_to(bias[...], x_BxO.shape)
 
 
 def _torch_linear(n_in: int, n_out: int, *, rngs: nnx.Rngs, std: float | None = None) -> nnx.Linear:
