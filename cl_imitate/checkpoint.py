@@ -30,7 +30,8 @@ def load(path: pathlib.Path, like: Any) -> Any:
     except Exception as error:
         raise ValueError(
             f"the checkpoint {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "It is missing, damaged or of another shape: remove it and run its stage again."
+            "It is missing, damaged or of another shape. Redo its stage with --again: simulate for learners, train "
+            "for imitators."
         ) from error
 
 

@@ -25,6 +25,14 @@ class StageArguments:
 
 
 @dataclasses.dataclass(frozen=True)
+class OneStage(StageArguments):
+    """One stage alone."""
+
+    again: bool = False
+    """Redo a stage that has finished; what it and later stages left in the folder is replaced."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Run(StageArguments):
     """From random initialisation to a verdict: every stage in order."""
 
@@ -33,27 +41,27 @@ class Run(StageArguments):
 
 
 @dataclasses.dataclass(frozen=True)
-class Simulate(StageArguments):
+class Simulate(OneStage):
     """Run the learners and record their whole histories."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Gate(StageArguments):
+class Gate(OneStage):
     """Run the gate's experiment, where it is one of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(StageArguments):
+class Train(OneStage):
     """Train the imitators on the recorded histories."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate(StageArguments):
+class Evaluate(OneStage):
     """Roll out the frozen imitators beside the learners that go on."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Report(StageArguments):
+class Report(OneStage):
     """Decide, and draw the figures and the page. Needs no accelerator."""
 
 
@@ -125,21 +133,27 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _run_stages(command: StageArguments) -> None:
+def _run_stages(command: Run | OneStage) -> None:
     from cl_imitate import show, stages
 
     run = _open(command)
-    if not isinstance(command, Run):
-        name = type(command).__name__.lower()
-        if run.folder.is_done(name):
+    with run.folder.lock():
+        if isinstance(command, OneStage):
+            name = type(command).__name__.lower()
+            if run.folder.is_done(name):
+                if not command.again:
+                    raise ValueError(
+                        f"{run.path}: the stage {name} has finished here already. Add --again to redo it and all "
+                        "later ones, or use another --run-dir."
+                    )
+                run.folder.forget(name)
+            stages.STAGE_FUNCTIONS[name](run)
+            return
+        if not command.resume and run.folder.manifest["stages"]:
             raise ValueError(
-                f"{run.path}: the stage {name} has finished here already. Use another --run-dir."
+                f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir."
             )
-        stages.STAGE_FUNCTIONS[name](run)
-        return
-    if not command.resume and run.folder.manifest["stages"]:
-        raise ValueError(f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir.")
-    stages.run_all(run)
+        stages.run_all(run)
     show.show(run.path)
 
 
@@ -158,5 +172,5 @@ def _open(command: StageArguments):
     else:
         raise ValueError("give a config file, or --run-dir with the folder of a run")
     experiment = load_config.load(path, command.set)
-    stages.check_runnable(experiment)
-    return stages.open_stage_run(experiment, command.run_dir or pathlib.Path("runs", path.stem), origin)
+    stages.check_runnable(experiment, origin)
+    return stages.open_stage_run(experiment, command.run_dir or pathlib.Path("runs", experiment.name), origin)

@@ -161,10 +161,15 @@ class Imitator:
     width: Positive = 64
     num_layers: Positive = 2
     num_heads: Positive = 2
-    dropout: Rate = 0.0
+    dropout: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
     mask_inputs: Rate = 0.0  # share of previous-action and -reward inputs hidden in training
     observation_factor: Natural = 0  # f > 0: a symbol is embedded as (symbol // f, symbol % f)
     conv_features: Positive = 16  # screens only
+
+    @property
+    def context_at_least(self) -> int:
+        """The fewest last steps that the headline imitator acts on (in a life that is long enough)."""
+        return self.context_steps - (self.refill_steps or self.context_steps // 2)
 
 
 @_config

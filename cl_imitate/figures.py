@@ -417,9 +417,12 @@ def _before(axis: Axes, cell: Cell, until: int, rules: Rules) -> None:
 
 def _bounds(axis: Axes, cell: Cell, *, name: bool = True, random: bool = False) -> None:
     """Horizontal lines: random, the ceiling at the arm's epsilon, the optimum."""
+    ceiling = f"ceiling: perfect knowledge at epsilon {cell.epsilon:.3g}"
+    if not cell.ceiling_is_exact:
+        ceiling = "a published DQN after 4.9M frames"
     lines = (
         ("random policy", cell.random_return, ":", STYLES["random"][0]),
-        (f"ceiling: perfect knowledge at epsilon {cell.epsilon:.3g}", cell.ceiling_return, "--", "#333333"),
+        (ceiling, cell.ceiling_return, "--", "#333333"),
         ("optimum", cell.optimal_return, ":", "#333333"),
     )
     for label, values, line, color in lines:
@@ -453,7 +456,8 @@ def _compare(
 
 
 def _bound_names(axis: Axes, cell: Cell) -> None:
-    bounds = {"ceiling": cell.ceiling_return, "random": cell.random_return, "optimum": cell.optimal_return}
+    ceiling = "ceiling" if cell.ceiling_is_exact else "published DQN"
+    bounds = {ceiling: cell.ceiling_return, "random": cell.random_return, "optimum": cell.optimal_return}
     for words, values in bounds.items():
         if np.isfinite(values).any():
             height = float(statistics.iqm(values[np.isfinite(values)][None]))

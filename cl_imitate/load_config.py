@@ -49,7 +49,8 @@ def load(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> config.Experime
 def build(values: dict[str, Any], *, origin: str) -> config.Experiment:
     """A checked experiment from plain values."""
     try:
-        experiment = _EXPERIMENT.validate_python(values)
+        # by way of JSON: strict about types there, and an array may still become a tuple
+        experiment = _EXPERIMENT.validate_json(json.dumps(values, default=str), strict=True)
     except pydantic.ValidationError as error:
         raise ValueError(f"{origin}: {_explain(error)}") from error
     check(experiment, origin=origin)
@@ -213,7 +214,7 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
             f"evaluation.months: {month.start_step} + {month.later_steps} is past the last fork, {last}",
         )
         need(month.start_step > 0, "evaluation.months: start_step = 0 leaves nothing to prompt with")
-    for name in ("now_steps", "later_steps", "elsewhere_steps"):
+    for name in ("now_steps", "later_steps", *(("elsewhere_steps",) if evaluation.rungs else ())):
         steps = getattr(evaluation, name)
         need(
             steps % evaluation.block_steps == 0,
@@ -222,6 +223,23 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
     need(
         evaluation.now_steps <= evaluation.later_steps,
         f"evaluation.now_steps = {evaluation.now_steps} is above evaluation.later_steps = {evaluation.later_steps}",
+    )
+    for where, environment in _environments(experiment):
+        episode = getattr(environment, "episode_steps", None) or 1
+        for name in ("block_steps", "now_steps"):
+            steps = getattr(evaluation, name)
+            need(
+                steps >= episode,
+                f"evaluation.{name} = {steps} is shorter than an episode ({where}.episode_steps = {episode}): no "
+                "return could be measured. Make it at least as long.",
+            )
+    for index, rung in enumerate(evaluation.rungs):
+        if problem := _rung_problem(rung, experiment.environment):
+            need(False, f"evaluation.rungs[{index}] ({rung.name}): rung = {rung.rung!r}, but {problem}")
+    need(
+        experiment.gate.experiment != "self" or 0 in evaluation.stage_steps,
+        f"evaluation.stage_steps = {list(evaluation.stage_steps)} lacks 0, and the gate is this run's own PROCESS "
+        "from an empty context. Add 0, or name a gate of its own: gate.experiment=gate.toml",
     )
     need(
         not (evaluation.rungs and evaluation.transplant)
@@ -265,5 +283,43 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         training.checkpoint_rule == "last" or training.num_validation > 0,
         'training.checkpoint_rule = "best_validation" needs training.num_validation above 0: learners to choose by',
     )
+    need(
+        simulation.num_tasks <= recorded - training.num_validation,
+        f"simulation.num_tasks = {simulation.num_tasks} is above the number of recorded learners that are trained on, "
+        f"simulation.num_recorded - training.num_validation = {recorded - training.num_validation}: some training "
+        "tasks would have no learner",
+    )
     need(len(hidden) > 0, "learner.hidden is empty; give at least one layer, for example [32]")
     need(capacity > batch, f"learner.replay_capacity = {capacity} is not above learner.batch_size = {batch}")
+
+
+def _environments(experiment: config.Experiment) -> list[tuple[str, config.Environment]]:
+    """Every environment that a config names, with its key."""
+    found = [("environment", experiment.environment)]
+    for index, rung in enumerate(experiment.evaluation.rungs):
+        if rung.environment is not None:
+            found.append((f"evaluation.rungs[{index}].environment", rung.environment))
+    return found
+
+
+_SYMBOL_VARIANTS = {"permute_symbols", "new_symbols"}
+
+
+def _rung_problem(rung: config.Rung, trained_on: config.Environment) -> str | None:
+    """Why a rung is not what its number says, or None. Rungs from 2 up decide ELSEWHERE, so the number matters."""
+    where = rung.environment or trained_on
+    is_changed = rung.environment is not None or bool(rung.variants)
+    symbols_per_task = getattr(trained_on, "symbols", "fixed") == "per_task"
+    if rung.rung == "0" and (rung.split != "train" or is_changed):
+        return 'that is an unseen learner on a training task: set split = "train", no environment and no variants'
+    if rung.rung != "0" and rung.split == "train":
+        return 'split = "train" is rung 0: a training task'
+    if rung.rung == "2b" and not symbols_per_task:
+        return 'the imitator was not trained on symbols drawn anew: set environment.symbols = "per_task", or call it 2'
+    if rung.rung == "2" and symbols_per_task and _SYMBOL_VARIANTS & set(rung.variants):
+        return "the imitator was trained on symbols drawn anew for each task: call it 2b"
+    if rung.rung in ("4", "5") and where == trained_on:
+        return "it has the family and the game that the imitator was trained on: name another environment"
+    if rung.rung == "4" and where.family == trained_on.family:
+        return f"its family, {where.family}, is the one that the imitator was trained on"
+    return None

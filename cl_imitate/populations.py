@@ -65,9 +65,8 @@ def _make(
     index: int = 0,
 ) -> Population:
     root = keys.root(experiment.seed)
-    task = np.arange(num_learners) % num_tasks
     task_keys = keys.members(keys.stream(keys.stream(root, keys.Stream.TASK), task_stream), num_tasks)
-    env_params = jax.jit(jax.vmap(family.sample))(task_keys[jnp.asarray(task)])
+    env_params = jax.jit(jax.vmap(family.sample))(task_keys[jnp.arange(num_learners) % num_tasks])
     learner_keys = keys.members(keys.member(keys.stream(root, stream), index), num_learners)
     return Population(
         name=name,
@@ -79,18 +78,33 @@ def _make(
         streams=simulate.make_streams(learner_keys),
         rates=dqn_lib.hyperparams(experiment.learner, num_learners),
         env_params=env_params,
-        task=task,
+        task=task_numbers(env_params),
     )
+
+
+def task_numbers(env_params: Any) -> np.ndarray:
+    """Tasks [N, ...] -> int [N]: equal tasks have equal numbers, counted in the order of their first learners.
+
+    A family with few tasks draws the same one more than once; such learners are not independent samples of tasks.
+    """
+    leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(env_params)]
+    rows = np.concatenate([leaf.reshape(len(leaf), -1).view(np.uint8) for leaf in leaves], axis=1)
+    _, first, number = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number.reshape(-1)]
+
+
+def num_train_tasks(simulation: config.Simulation, training: config.Training) -> int:
+    """How many tasks the imitators are trained on: those of recorded learners not kept for validation."""
+    return simulation.num_tasks or simulation.num_recorded - training.num_validation
 
 
 def make(name: str, experiment: config.Experiment) -> Population:
     """A recorded population: "recorded", "held_out" or "held_out_train_tasks"."""
     simulation = experiment.simulation
-    num_train_tasks = simulation.num_tasks or simulation.num_recorded
     num_learners, num_tasks, stream, task_stream = {
         "recorded": (
             simulation.num_recorded,
-            num_train_tasks,
+            simulation.num_tasks or simulation.num_recorded,
             keys.Stream.RECORDED,
             keys.Stream.RECORDED,
         ),
@@ -102,7 +116,7 @@ def make(name: str, experiment: config.Experiment) -> Population:
         ),
         "held_out_train_tasks": (
             simulation.num_held_out_train_tasks,
-            num_train_tasks,
+            num_train_tasks(simulation, experiment.training),
             keys.Stream.HELD_OUT_TRAIN_TASKS,
             keys.Stream.RECORDED,
         ),
@@ -129,14 +143,14 @@ def on_rung(experiment: config.Experiment, rung: config.Rung, index: int) -> Pop
         split=rung.split,
     )
     num_learners = experiment.evaluation.elsewhere_learners
-    num_train_tasks = experiment.simulation.num_tasks or experiment.simulation.num_recorded
+    train_tasks = num_train_tasks(experiment.simulation, experiment.training)
     return _make(
         f"rung {rung.rung} {rung.name}",
         experiment,
         family,
         stream=keys.Stream.RUNG,
         num_learners=num_learners,
-        num_tasks=min(num_learners, num_train_tasks) if rung.split == "train" else num_learners,
+        num_tasks=min(num_learners, train_tasks) if rung.split == "train" else num_learners,
         task_stream=keys.Stream.RECORDED if rung.split == "train" else keys.Stream.HELD_OUT,
         index=index,
     )

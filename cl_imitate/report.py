@@ -134,8 +134,8 @@ def _curves(cells: Sequence[Cell], rules: Rules, suffix: str, tail: str) -> Iter
             figures.curves(
                 f"forks{tail}",
                 f"All arms around each fork{suffix}",
-                "The vertical line is the fork: left of it, learners as they were recorded; right of it, the frozen "
-                "imitator and the other arms, on the same tasks with the same random numbers.",
+                "The vertical line is the fork: left of it, the same learners lived again from birth; right of it, "
+                "the frozen imitator and the other arms, on the same tasks with the same random numbers.",
                 around,
                 rules,
                 panel_title=lambda cell: f"fork at {steps(cell.fork_step)}",

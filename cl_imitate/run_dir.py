@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
+import filelock
 import jax
 
 import cl_imitate
@@ -51,6 +52,34 @@ class RunDir:
                 f"Run `cl-imitate {stage}` with this config and --run-dir first."
             )
 
+    def forget(self, stage: str) -> None:
+        """A stage and all later ones count as not done; what they left is removed when they are done again."""
+        manifest = self.manifest
+        for name in STAGES[STAGES.index(stage) :]:
+            manifest["stages"].pop(name, None)
+        _write_json(self.path / "manifest.json", manifest)
+        if stage in ("simulate", "gate"):
+            shutil.rmtree(self.path / "gate", ignore_errors=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process out of the folder; the lock ends with this process, however it ends.
+
+        Raises:
+          ValueError: another process is at work there.
+        """
+        lock = filelock.FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise ValueError(
+                f"{self.path}: another process is at work in this folder. Wait for it, or use another --run-dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
         """Do a stage: what an unfinished attempt left is removed, and success is marked.
@@ -67,7 +96,11 @@ class RunDir:
         start = time.perf_counter()
         yield facts
         manifest = self.manifest
-        manifest["stages"][name] = {"seconds": round(time.perf_counter() - start, 2), **facts}
+        manifest["stages"][name] = {
+            "seconds": round(time.perf_counter() - start, 2),
+            "git_revision": _git_revision(),
+            **facts,
+        }
         _write_json(self.path / "manifest.json", manifest)
 
     def log(self, **metrics: Any) -> None:
@@ -89,9 +122,12 @@ def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDi
     manifest = path / "manifest.json"
     if manifest.exists():
         try:
-            found = json.loads(manifest.read_text())["fingerprint"]
+            content = json.loads(manifest.read_text())
+            found, _ = content["fingerprint"], content["stages"]
         except (json.JSONDecodeError, KeyError) as error:
-            raise ValueError(f"{manifest} is damaged ({error}). Use another --run-dir.") from error
+            raise ValueError(
+                f"{manifest} is damaged, or not a run's ({error}). Use another --run-dir."
+            ) from error
         if found != fingerprint:
             raise ValueError(
                 f"{path} holds a run of another configuration (fingerprint {found[:12]}, this one is "

@@ -18,16 +18,20 @@ def show(path: pathlib.Path) -> None:
       ValueError: `path` is not a run's folder.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        done = json.loads((path / "manifest.json").read_text())["stages"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a run's folder: manifest.json cannot be read ({error}).") from error
     console = rich.console.Console()
-    done = manifest["stages"]
     parts = [f"{name} {done[name]['seconds']:.0f} s" for name in STAGES if name in done]
     console.print(f"[bold]{path}[/]  {', '.join(parts) or 'no stage has finished'}", highlight=False)
     if not (path / "verdict.json").exists():
         return
-    decided = json.loads((path / "verdict.json").read_text())
+    try:
+        decided = json.loads((path / "verdict.json").read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path / 'verdict.json'} is damaged ({error}). Redo it: `cl-imitate report --again --run-dir {path}`."
+        ) from error
     for reason in decided["void"]:
         console.print(f"[bold red]VOID[/] {reason}", highlight=False)
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
@@ -36,6 +40,6 @@ def show(path: pathlib.Path) -> None:
     for row in verdict.rows(decided):
         table.add_row(*row)
     console.print(table, highlight=False)
-    gate = decided["gate"]
-    console.print(f"gate: {'passed' if gate['passed'] else 'FAILED'}", highlight=False)
+    words = {True: "passed", False: "FAILED", None: "not run"}
+    console.print(f"gate: {words[decided['gate']['passed']]}", highlight=False)
     console.print(f"report: {(path / 'report' / 'index.html').resolve()}", highlight=False, soft_wrap=True)

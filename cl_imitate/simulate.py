@@ -289,6 +289,9 @@ def advance(
     The ensemble passed in is consumed (donated); so is each one yielded, when the next chunk is asked for.
     `chunk_steps` must divide `num_steps` and the rest of the warm-up. The last block is padded with copies of
     the last learner, which are computed and dropped.
+
+    Raises:
+      FloatingPointError: a learner's weights are no longer finite; it names the learner and the step.
     """
     num_learners = ensemble.obs.shape[0]
     num_blocks = -(-num_learners // block_size)
@@ -320,11 +323,29 @@ def advance(
             mesh=mesh,
         )
         step, in_replay = step + chunk_steps, in_replay + chunk_steps
+        if mode == "learn":
+            _stop_if_diverged(ensemble, step, num_learners)
         if missing:
             shown, history = jax.tree.map(lambda x: x[:num_learners] if x.ndim else x, (ensemble, history))
             yield shown, history
         else:
             yield ensemble, history
+
+
+@jax.jit
+def _is_finite(params: Any) -> jax.Array:
+    """bool [N]: all of a learner's weights are."""
+    leaves = [jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1) for leaf in jax.tree.leaves(params)]
+    return jnp.stack(leaves).all(axis=0)
+
+
+def _stop_if_diverged(ensemble: Ensemble, step: int, num_learners: int) -> None:
+    diverged = np.flatnonzero(~np.asarray(_is_finite(ensemble.learner.params))[:num_learners])
+    if diverged.size:
+        raise FloatingPointError(
+            f"the weights of learner {diverged[0]} are not finite after step {step} ({diverged.size} of "
+            f"{num_learners} learners). Usual cause: learner.learning_rate is too large, or learner.discount is 1."
+        )
 
 
 def _pad(tree: Any, missing: int) -> Any:

@@ -50,12 +50,18 @@ def chunk_steps(experiment: config.Experiment) -> int:
     )
 
 
-def check_runnable(experiment: config.Experiment) -> None:
-    """Raises ValueError for what only building can tell: sizes that do not fit, variants that do not apply."""
+def check_runnable(experiment: config.Experiment, origin: pathlib.Path) -> None:
+    """Raises ValueError for what only building can tell: sizes that do not fit, variants that do not apply.
+
+    `origin` is the config file's folder, where the gate's experiment is looked for first.
+    """
     chunk_steps(experiment)
     own = tasks.make(experiment.environment, shapes=experiment.shapes)
+    tasks.make(experiment.environment, shapes=experiment.shapes, split="held_out")
     for context_steps in _contexts(experiment):
         make_imitator(experiment, own.env.spec, context_steps)
+    if not has_own_gate(experiment):
+        check_runnable(*_gate_experiment(experiment, origin))
     for index, rung in enumerate(experiment.evaluation.rungs):
         family = tasks.make(
             rung.environment or experiment.environment,
@@ -109,7 +115,7 @@ def _simulate(run: Run, name: str, num_steps: int) -> int:
         num_steps=num_steps,
         learner_key_data=np.asarray(jax.random.key_data(population.learner_keys)),
     )
-    wanted = set(protocols.snapshot_steps(experiment, name)) if name != "recorded" else set()
+    wanted = set(protocols.snapshot_steps(experiment, name))
     ensemble = population.newborn()
     chunk = chunk_steps(experiment)
     if 0 in wanted:
@@ -158,14 +164,30 @@ def _load_history(run: Run, name: str, spec: Spec, *, verify: bool = True) -> Hi
 
 def gate_stage(run: Run) -> None:
     """Run the experiment that shows that this instrument can see a yes, inside this run's folder."""
-    with run.folder.stage("gate"):
-        run_all(_gate_run(run), stop_after="evaluate")
+    if has_own_gate(run.experiment):
+        raise ValueError(
+            'gate.experiment = "self": the gate is this run\'s own PROCESS, and there is nothing to run for it.'
+        )
+    with run.folder.stage("gate") as facts:
+        gate = _gate_run(run)
+        run_all(gate, stop_after="evaluate")
+        done = gate.folder.manifest["stages"]
+        facts["fingerprint"] = gate.folder.fingerprint
+        facts["frozen"] = done["evaluate"]["frozen"]
+        facts["td_updates"] = sum(one.get("td_updates", 0) for one in done.values())
 
 
 def _gate_run(run: Run) -> Run:
-    path = load_config.find(run.experiment.gate.experiment, beside=run.origin)
-    experiment = load_config.load(path, overrides=(f"seed={run.experiment.seed}",))
-    return open_stage_run(experiment, run.path / "gate", path.parent)
+    experiment, origin = _gate_experiment(run.experiment, run.origin)
+    return open_stage_run(experiment, run.path / "gate", origin)
+
+
+def _gate_experiment(
+    experiment: config.Experiment, origin: pathlib.Path
+) -> tuple[config.Experiment, pathlib.Path]:
+    """The gate's experiment with the run's seed, and the folder of its file."""
+    path = load_config.find(experiment.gate.experiment, beside=origin)
+    return load_config.load(path, overrides=(f"seed={experiment.seed}",)), path.parent
 
 
 def has_own_gate(experiment: config.Experiment) -> bool:
@@ -211,13 +233,15 @@ def train_stage(run: Run) -> None:
         if num_validation := experiment.training.num_validation:
             held_out = jax.tree.map(lambda x: x[-num_validation:], recorded)
             recorded = jax.tree.map(lambda x: x[:-num_validation], recorded)
-        curves = []
+        curves, trained = [], {}
         for context_steps in _contexts(experiment):
             params, rows = _train_context(run, spec, context_steps, recorded, held_out)
             checkpoint.save(_imitator_path(run, context_steps), params)
+            trained[context_steps] = _by_fork(experiment, spec, context_steps, params)
             curves += rows
         run.folder.write_json("losses.json", curves)
         facts["parameters"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
+        facts["sha256"] = _digests(trained)
 
 
 def _imitator_path(run: Run, context_steps: int) -> pathlib.Path:
@@ -280,11 +304,16 @@ def _train_context(
 
 def _load_frozen(run: Run, spec: Spec, context_steps: int) -> dict[int, Frozen]:
     """The trained imitators of one context length, by fork."""
-    experiment = run.experiment
-    imitator = make_imitator(experiment, spec, context_steps)
-    imitator_keys, _ = _imitator_keys(experiment)
+    imitator = make_imitator(run.experiment, spec, context_steps)
+    imitator_keys, _ = _imitator_keys(run.experiment)
     like = jax.eval_shape(jax.vmap(imitator.init), imitator_keys)
     params = checkpoint.load(_imitator_path(run, context_steps), like)
+    return _by_fork(run.experiment, spec, context_steps, params)
+
+
+def _by_fork(experiment: config.Experiment, spec: Spec, context_steps: int, params: Any) -> dict[int, Frozen]:
+    """Parameters [forks * seeds, ...] as imitators, by fork."""
+    imitator = make_imitator(experiment, spec, context_steps)
     seeds = experiment.training.num_seeds
     return {
         fork: Frozen(
@@ -309,6 +338,11 @@ def evaluate_stage(run: Run) -> None:
         best = _best_histories(experiment, past.pop("recorded"))
         imitators = {context: _load_frozen(run, spec, context) for context in _contexts(experiment)}
         before = _digests(imitators)
+        if before != run.folder.manifest["stages"]["train"]["sha256"]:
+            raise ValueError(
+                f"{run.path / 'checkpoints' / 'imitators'}: the weights are not those that this run trained (their "
+                "SHA-256 differs). Train again: `cl-imitate train --again` with this --run-dir."
+            )
         cells = []
         rung_index = 0
         for index, protocol in enumerate(protocols.protocols(experiment)):
@@ -364,7 +398,7 @@ def _run_cells(run: Run, scene: rollouts.Scene, imitators: dict, count: rollouts
     if protocol.transplant:
         source_snapshot = _load_snapshot(run, scene.source, last_fork)
     num, seeds = scene.population.num_learners, experiment.training.num_seeds
-    arms = 2 + 2 * protocol.wiped + protocol.transplant
+    arms = 2 + protocol.wiped + protocol.masked + protocol.transplant
     streams = arms * seeds * len(imitators) + protocol.goes_on + protocol.transplant
     total = num * (streams * protocol.horizon_steps + protocol.now_steps)
     with progress.bar(f"evaluate {protocol.label}", total, "steps") as tick:
@@ -411,6 +445,7 @@ def report_stage(run: Run) -> dict[str, Any]:
             td_steps=sum(facts.get("td_updates", 0) for facts in stages.values()),
             imitator_steps=stages["evaluate"]["imitator_steps"],
             gate_cells=gate_cells,
+            gate_facts=stages.get("gate"),
         )
         run.folder.write_json("verdict.json", decided)
         report.write(

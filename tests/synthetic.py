@@ -52,6 +52,8 @@ def cell(
         "split": "held_out",
         "block_steps": BLOCK_STEPS,
         "epsilon": 0.1,
+        "epsilon_at_start": 0.1,
+        "ceiling_is_exact": True,
         "task": np.arange(learners) // per_task,
         "random_return": np.full(learners, RANDOM),
         "optimal_return": np.full(learners, OPTIMAL),

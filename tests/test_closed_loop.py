@@ -10,13 +10,12 @@ from flax import struct
 
 from cl_imitate import config, keys, sharding
 from cl_imitate.evaluation import closed_loop
-from cl_imitate.evaluation.frozen import digest
 from cl_imitate.histories import contexts
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.transformer import empty_tokens, make_transformer
 from cl_imitate.types import History
 from tests.compiles import count_compiles
-from tests.ensembles import group
+from tests.ensembles import ENVIRONMENT, group
 
 NUM_ENVS, CONTEXT = 4, 16
 
@@ -32,9 +31,11 @@ def members(params: Any, num: int, **flags) -> closed_loop.Members:
     return closed_loop.Members(params=params, **{"is_argmax": off, "wipes": off, "masks": off, **flags})
 
 
-def roll(imitator: Imitator, group_of_members, *, num_blocks=3, prompt=None, start_step=0):
+def roll(
+    imitator: Imitator, group_of_members, *, num_blocks=3, prompt=None, start_step=0, environment=ENVIRONMENT
+):
     """The records [M, E, T] of a rollout from an empty context (or a prompt), and the last carry."""
-    one = group(NUM_ENVS)
+    one = group(NUM_ENVS, environment=environment)
     env, mesh = one.family.env, sharding.ensemble_mesh(NUM_ENVS)
     num_members = group_of_members.is_argmax.shape[0]
     reset_keys = keys.members(jax.random.key(1), NUM_ENVS)
@@ -126,8 +127,11 @@ def test_the_tokens_of_the_loop_are_those_of_training_on_the_same_stream():
 
 
 def test_environments_take_their_randomness_from_the_env_keys_and_the_age_alone():
-    one = group(NUM_ENVS)
-    record, _ = roll(logging_imitator(), members(jnp.zeros((2, 1)), 2), start_step=40)
+    environment = config.Bandit(episode_steps=8)  # its rewards are random
+    one = group(NUM_ENVS, environment=environment)
+    record, _ = roll(
+        logging_imitator(), members(jnp.zeros((2, 1)), 2), start_step=40, environment=environment
+    )
     env_keys, reset_keys = (keys.members(jax.random.key(seed), NUM_ENVS) for seed in (2, 1))
     state, _ = jax.vmap(one.family.env.reset)(reset_keys, one.env_params, one.newborn().env_state)
     step = jax.jit(jax.vmap(one.family.env.step))
@@ -140,12 +144,10 @@ def test_environments_take_their_randomness_from_the_env_keys_and_the_age_alone(
         np.testing.assert_array_equal(record.done[1, :, t], timestep.truncated)
 
 
-def test_weights_are_bit_identical_after_a_rollout_and_no_program_returns_them():
+def test_no_program_of_a_rollout_returns_weights():
     imitator = transformer()
     params = jax.vmap(imitator.init)(keys.members(keys.root(0), 2))
-    before = digest(params)
     record, rollout = roll(imitator, members(params, 2))
-    assert digest(params) == before
     shapes = {leaf.shape for leaf in jax.tree.leaves((rollout, record))}
     assert params["blocks"][0]["up"]["kernel"].shape not in shapes
 

@@ -173,6 +173,8 @@ def test_every_hidden_parameter_of_every_family_reaches_its_table():
         Lock(symbols="per_task"),
         DarkRoom(size=5, start="random_per_task"),
         KeyToDoor(size=5),
+        Bandit(num_contexts=2),
+        RandomMDP(),
     ):
         family = tasks._TABULAR[type(environment)]
         task = family.sample_task(jax.random.key(0), environment, SHAPES, "train")

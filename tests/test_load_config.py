@@ -65,6 +65,17 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("training.checkpoint_rule=best_validation", "needs training.num_validation above 0"),
         ("seed", "write it as key=value"),
         ("name.x=3", "name is not a table"),
+        ("seed=true", "seed = True"),
+        ("environment.resets=yes", "environment.resets = 'yes'"),
+        ("imitator.dropout=1.0", "imitator.dropout = 1.0"),
+        ("evaluation.block_steps=8", "evaluation.block_steps = 8 is shorter than an episode"),
+        ("evaluation.stage_steps=[64]", "lacks 0, and the gate is this run's own PROCESS"),
+        ("simulation.num_tasks=257", "simulation.num_tasks = 257 is above the number of recorded learners"),
+        ("evaluation.rungs=[{rung='0',name='a'}]", "evaluation.rungs[0] (a): rung = '0', but"),
+        ("evaluation.rungs=[{rung='1',name='a',split='train'}]", "is rung 0"),
+        ("evaluation.rungs=[{rung='2b',name='a',variants=['new_symbols']}]", "or call it 2"),
+        ("evaluation.rungs=[{rung='4',name='a',variants=['mirror']}]", "name another environment"),
+        ("evaluation.rungs=[{rung='4',name='a',environment={family='lock',num_positions=4}}]", "its family"),
     ],
 )
 def test_bad_input_is_named_in_one_line(tmp_path, override, message):
@@ -72,6 +83,14 @@ def test_bad_input_is_named_in_one_line(tmp_path, override, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         load_config.load(path, (override,))
     assert "\n" not in str(error.value)
+
+
+def test_the_rung_of_a_new_meaning_depends_on_what_the_imitator_was_trained_on(tmp_path):
+    path = write(tmp_path, MINIMAL + 'symbols = "per_task"\n')
+    rung = "evaluation.rungs=[{{rung='{}',name='a',variants=['new_symbols']}}]"
+    assert load_config.load(path, (rung.format("2b"),)).evaluation.rungs[0].rung == "2b"
+    with pytest.raises(ValueError, match="call it 2b"):
+        load_config.load(path, (rung.format("2"),))
 
 
 def test_files_that_are_missing_or_not_toml_are_named(tmp_path):

@@ -26,7 +26,7 @@ def cli(*arguments, cwd=ROOT):
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> stages.Run:
     experiment = load_config.load(SMOKE)
-    stages.check_runnable(experiment)
+    stages.check_runnable(experiment, SMOKE.parent)
     run = stages.open_stage_run(experiment, tmp_path_factory.mktemp("runs") / "smoke", SMOKE.parent)
     stages.run_all(run)
     return run
@@ -69,6 +69,7 @@ def test_the_verdict_has_every_key_that_is_promised(run, verdict):
 
 def test_weights_were_frozen_and_what_was_evaluated_is_what_was_trained(run, verdict):
     assert verdict["frozen"]["sha256_before"] == verdict["frozen"]["sha256_after"]
+    assert verdict["frozen"]["sha256_before"] == run.folder.manifest["stages"]["train"]["sha256"]
     assert len(set(verdict["frozen"]["sha256_before"].values())) == 4  # two contexts, two forks
 
 
@@ -83,12 +84,15 @@ def test_every_arm_of_every_protocol_is_there_with_every_learner_seed_and_block(
             if arm != "learner_held":
                 assert np.isfinite(values).all(), (cell.name, arm)
     frozen = {"imitator", "imitator_argmax", "random"}
+    wiped = {"imitator_wiped"}
     assert found == {
-        "process": frozen | {"learner", "learner_held", "imitator_wiped", "imitator_masked"},
-        "now": frozen | {"learner_held"},
-        "later": frozen | {"learner", "learner_held"},
+        "process": frozen | {"learner", "learner_held", "imitator_masked"} | wiped,
+        "now": frozen | {"learner_held"} | wiped,
+        "later": frozen | {"learner", "learner_held"} | wiped,
         "month": frozen | {"learner_held"},
-        "elsewhere": frozen | {"learner", "learner_held", "learner_transplanted", "imitator_prompted"},
+        "elsewhere": frozen
+        | wiped
+        | {"learner", "learner_held", "learner_transplanted", "imitator_prompted"},
     }
 
 
@@ -99,6 +103,13 @@ def test_returns_lie_between_nothing_and_the_optimum(run):
             assert (np.nanmax(values, axis=(0, 2)) <= cell.optimal_return + 1e-6).all(), (cell.name, arm)
         assert (cell.random_return <= cell.ceiling_return).all()
         assert (cell.ceiling_return <= cell.optimal_return).all()
+
+
+def test_the_stored_histories_name_the_keys_of_their_learners(run):
+    for name in ("recorded", "held_out"):
+        manifest = json.loads((run.path / "histories" / name / "manifest.json").read_text())
+        own = jax.random.key_data(populations.make(name, run.experiment).learner_keys)
+        np.testing.assert_array_equal(manifest["learner_key_data"], own)
 
 
 def test_the_stored_histories_go_on_from_the_stored_snapshots(run):
@@ -138,6 +149,11 @@ def test_recorded_and_held_out_learners_share_no_task_and_no_key(run):
     assert tables["held_out_train_tasks"] <= tables["recorded"]
     key_data = np.concatenate([jax.random.key_data(population.learner_keys) for population in made.values()])
     assert len(np.unique(key_data, axis=0)) == len(key_data)
+
+
+def test_recorded_learners_are_kept_whole_at_every_fork(run):
+    for step in (64, 128):
+        assert (run.path / "checkpoints" / "learners" / "recorded" / f"step_{step}").is_dir()
 
 
 def test_protocols_keep_what_they_start_from(run):
@@ -192,6 +208,10 @@ def everything_in(path: pathlib.Path) -> dict[str, bytes]:
         (("run", "nowhere.toml"), "nowhere.toml is not in"),
         (("run",), "give a config file, or --run-dir"),
         (("show", "{run}/histories"), "is not a run's folder"),
+        (("show", "{run}/histories/recorded"), "is not a run's folder"),
+        (("gate", SMOKE, "--run-dir", "{run}"), "there is nothing to run for it"),
+        (("simulate", SMOKE, "--run-dir", "{run}/histories/recorded"), "is damaged, or not a run's"),
+        (("run", SMOKE, "--run-dir", "{run}", "--set", "gate.experiment=no.toml"), "no.toml is not in"),
     ],
 )
 def test_bad_input_is_one_line_exit_code_2_and_loses_nothing(copied, arguments, message):
@@ -201,6 +221,48 @@ def test_bad_input_is_one_line_exit_code_2_and_loses_nothing(copied, arguments, 
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert everything_in(copied) == before
+
+
+def test_imitators_that_this_run_did_not_train_are_refused(run, copied):
+    weights = copied / "checkpoints" / "imitators"
+    shutil.rmtree(weights / "context_32")
+    params = checkpoint.load(
+        run.path / "checkpoints" / "imitators" / "context_32", jax.eval_shape(lambda: _imitators(run))
+    )
+    checkpoint.save(weights / "context_32", jax.tree.map(lambda leaf: leaf + 1, params))
+    other = stages.open_stage_run(run.experiment, copied, SMOKE.parent)
+    with pytest.raises(ValueError, match="the weights are not those that this run trained"):
+        stages.evaluate_stage(other)
+
+
+def _imitators(run):
+    spec = populations.make("held_out", run.experiment).family.env.spec
+    imitator = stages.make_imitator(run.experiment, spec, 32)
+    return jax.vmap(imitator.init)(stages._imitator_keys(run.experiment)[0])
+
+
+def test_a_stage_is_redone_on_request_and_only_then(run, copied):
+    refused = cli("train", SMOKE, "--run-dir", copied)
+    assert refused.returncode == 2
+    assert "Add --again" in refused.stderr
+    before = run.folder.manifest["stages"]["train"]["sha256"]
+    (copied / "losses.json").unlink()
+    done = cli("train", "--run-dir", copied, "--again")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((copied / "manifest.json").read_text())["stages"]
+    assert set(again) == {"simulate", "train"}
+    assert again["train"]["sha256"] == before
+    assert (copied / "losses.json").exists()
+
+
+def test_a_second_process_on_one_folder_stops_with_an_error(copied):
+    held = stages.open_stage_run(load_config.load(SMOKE), copied, SMOKE.parent)
+    with held.folder.lock():
+        before = everything_in(copied)
+        done = cli("run", SMOKE, "--run-dir", copied, "--resume")
+        assert done.returncode == 2
+        assert "another process is at work in this folder" in done.stderr
+        assert everything_in(copied) == before
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
@@ -254,14 +316,28 @@ def test_breakout_toml_itself_runs_with_tiny_sizes(tmp_path):
         "evaluation.later_steps=32",
         "evaluation.elsewhere_steps=32",
         "evaluation.elsewhere_learners=2",
-        "gate.experiment=smoke.toml",
+        "gate.experiment=tiny_gate.toml",
+    )
+    (tmp_path / "tiny_gate.toml").write_text(
+        f'base = "{SMOKE}"\nname = "tiny_gate"\n[simulation]\nnum_recorded = 4\n[training]\nnum_updates = 4\n'
+        "evaluate_every_updates = 4\n[imitator]\nalso_context_steps = []\n[evaluation]\nfork_steps = [64]\n"
+        "now_fork_step = 64\nlater_fork_step = 64\nstage_steps = [0]\nlater_steps = 32\nmonths = []\nrungs = []\n"
     )
     experiment = load_config.load(ROOT / "configs" / "breakout.toml", sizes)
-    stages.check_runnable(experiment)
-    run = stages.open_stage_run(experiment, tmp_path / "breakout", SMOKE.parent)
+    stages.check_runnable(experiment, tmp_path)
+    run = stages.open_stage_run(experiment, tmp_path / "breakout", tmp_path)
     for name in ("simulate", "train", "evaluate"):
         stages.STAGE_FUNCTIONS[name](run)
     found = {cell.protocol for cell in cells(run)}
     assert found == {"now", "process", "later", "elsewhere"}
     with pytest.raises(ValueError, match="the stage gate has not finished"):
         stages.report_stage(run)
+    stages.gate_stage(run)
+    verdict = stages.report_stage(run)
+    assert (run.path / "report" / "index.html").is_file()
+    gate = load_config.load(run.path / "gate" / "config.toml")
+    assert verdict["gate"]["fingerprint"] == load_config.fingerprint(gate)
+    assert verdict["gate"]["frozen"]["sha256_before"] == verdict["gate"]["frozen"]["sha256_after"]
+    assert verdict["gate"]["imitator_gain"] is not None
+    own = sum(run.folder.manifest["stages"][name]["td_updates"] for name in ("simulate", "evaluate"))
+    assert verdict["td_steps"] == own + 64 * 4 + 64 * 4 + 64 * 4 + 32 * 4

@@ -73,7 +73,7 @@ def test_without_jit_the_same_happens():
 
 
 def test_every_step_is_recorded_as_it_was():
-    one = group(4)
+    one = group(4, environment=config.Bandit(episode_steps=8))  # its rewards are random
     _, history = one.live(one.newborn(), 40, chunk_steps=8)
     env, params = one.family.env, one.env_params
     step = jax.jit(jax.vmap(env.step))
@@ -128,6 +128,28 @@ def test_a_held_learner_keeps_its_weights_and_its_replay():
     assert history.action.shape == (4, 16)
     assert int(after.clock.update) == 16
     assert int(after.clock.step) == 32
+
+
+def test_rates_are_each_learner_s_own():
+    """An ensemble over hyperparameters: learner i is what it is in an ensemble where all have its rates."""
+    one = group(4)
+    rates = one.rates.replace(
+        learning_rate=jnp.array([1e-3, 2e-3, 5e-3, 1e-2]), epsilon_start=jnp.array([0.1, 0.9, 0.3, 0.5])
+    )
+    mixed, history = one._replace(rates=rates).live(one.newborn(), 16, chunk_steps=8)
+    for i in (0, 3):
+        same = jax.tree.map(lambda leaf, i=i: jnp.full_like(leaf, leaf[i]), rates)
+        alone, alone_history = one._replace(rates=same).live(one.newborn(), 16, chunk_steps=8)
+        for ours, theirs in ((mixed.learner, alone.learner), (history, alone_history)):
+            assert_same(*(jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (ours, theirs)))
+    assert np.ptp(history.explored.mean(axis=1)) > 0.1
+
+
+def test_a_learner_that_diverges_stops_the_run_and_is_named():
+    one = group(4)
+    rates = one.rates.replace(learning_rate=one.rates.learning_rate.at[2].set(1e30))
+    with pytest.raises(FloatingPointError, match=r"learner 2 are not finite after step \d+ \(1 of 4"):
+        one._replace(rates=rates).live(one.newborn(), 64, chunk_steps=8)
 
 
 def test_warm_up_is_random_and_changes_no_weights():

@@ -174,6 +174,27 @@ def test_dropout_and_masking_act_in_training_only():
     assert np.abs(np.asarray(one - plain)).max() > 1e-3
 
 
+def test_dropout_alone_differs_by_key():
+    built, params = make(dataclasses.replace(SMALL, dropout=0.2))
+    tokens = random_tokens(SPEC, 2, 8)
+    forward = jax.jit(built.logits)
+    one, two = (forward(params, tokens, jax.random.key(seed)) for seed in (0, 1))
+    assert np.abs(np.asarray(one - two)).max() > 1e-3
+
+
+def test_masking_everything_is_having_been_told_no_action_and_no_reward():
+    built, params = make(dataclasses.replace(SMALL, mask_inputs=1.0))
+    tokens = random_tokens(SPEC, 2, 8)
+    untold = tokens.replace(
+        prev_action=jnp.full_like(tokens.prev_action, SPEC.num_actions),
+        prev_reward=jnp.zeros_like(tokens.prev_reward),
+    )
+    forward = jax.jit(built.logits)
+    masked, expected = forward(params, tokens, jax.random.key(0)), forward(params, untold, None)
+    np.testing.assert_allclose(masked, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(np.asarray(masked - forward(params, tokens, None))).max() > 1e-3
+
+
 def test_impossible_sizes_name_their_fields():
     with pytest.raises(ValueError, match="refill_steps = 16"):
         make_transformer(dataclasses.replace(SMALL, refill_steps=16), SPEC, context_steps=16)

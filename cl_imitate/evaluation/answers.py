@@ -217,6 +217,12 @@ def _growth_entry(
     if now_ratio is not None and not now_ratio >= rules.later_min_now_ratio:
         answer = "void"
         reason = f"at NOW the imitator has {now_ratio:.2f} of the learner's gain, under {rules.later_min_now_ratio:g}"
+    if cell.epsilon != cell.epsilon_at_start:
+        clock = (
+            f"epsilon falls from {cell.epsilon_at_start:g} to {cell.epsilon:g} within the span: part of both gains is "
+            "this schedule"
+        )
+        reason = f"{reason}; {clock}" if reason else clock
     return {
         "answer": answer,
         "reason": reason,
@@ -309,7 +315,7 @@ def _rung(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
         reason = "not counted: neither ceiling nor optimum is known here, so the learner's range is not"
     elif not found.learner_gain.value >= least:
         reason = f"not counted: the learner itself reaches {found.learner_gain.value:.2f} of its range, under {least:g}"
-    counted = found.learner_gain.value >= least and answer != "void"
+    counted = math.inf > found.learner_gain.value >= least and answer != "void"
     entry = {
         **labels,
         "answer": answer if counted else "not counted",
@@ -321,6 +327,7 @@ def _rung(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
         "recovered": found.recovered.value,
         "ci95": interval,
         "argmax": _number(found.argmax_recovered, rules),
+        "wiped": _number(found.wiped_recovered, rules),
         "prompted_of_transplanted": _number(found.prompted_recovered, rules),
         "transplanted_gain": _number(found.transplanted_gain, rules),
         **_sizes(found.recovered),

@@ -24,7 +24,8 @@ class Protocol:
     horizon_steps: int
     now_steps: int  # the held learner is measured for so long
     age_step: int | None = None  # MONTH: the age told to the imitator
-    wiped: bool = False  # adds the wiped and the masked arm
+    wiped: bool = True  # adds the imitator whose context is wiped at every episode
+    masked: bool = False  # adds the one that keeps positions but sees no earlier episode
     transplant: bool = False  # adds the transplanted learner and the imitator prompted from the source task
     goes_on: bool = True  # False: the learner is held only
     split: Literal["train", "held_out"] = "held_out"
@@ -45,7 +46,7 @@ def protocols(experiment: config.Experiment) -> tuple[Protocol, ...]:
             learner_step=stage,
             horizon_steps=last_fork - stage,
             now_steps=min(evaluation.now_steps, last_fork - stage),
-            wiped=stage == 0,
+            masked=stage == 0,
         )
         for stage in evaluation.stage_steps
     ]
@@ -73,6 +74,7 @@ def protocols(experiment: config.Experiment) -> tuple[Protocol, ...]:
             horizon_steps=evaluation.now_steps,
             now_steps=evaluation.now_steps,
             age_step=month.start_step + month.later_steps,
+            wiped=False,
             goes_on=False,
             split=split,
         )
@@ -99,7 +101,9 @@ def protocols(experiment: config.Experiment) -> tuple[Protocol, ...]:
 
 
 def snapshot_steps(experiment: config.Experiment, population: str) -> tuple[int, ...]:
-    """The ages at which a population's learners must be kept whole."""
+    """The ages at which a population's learners are kept whole: where an arm starts, and at every fork the recorded."""
+    if population == "recorded":
+        return tuple(sorted(experiment.evaluation.fork_steps))
     cells = [cell for cell in protocols(experiment) if cell.population == population]
     steps = {cell.learner_step for cell in cells}
     return tuple(sorted(steps))

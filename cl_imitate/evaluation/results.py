@@ -43,7 +43,9 @@ class Cell:
     rung_name: str | None
     split: Literal["train", "held_out"]
     block_steps: int
-    epsilon: float  # the learner's epsilon in this cell (at its start)
+    epsilon: float  # the learner's epsilon at the end of this cell's span, where levels are measured
+    epsilon_at_start: float  # another one if it is annealed within the span
+    ceiling_is_exact: bool  # False: `ceiling_return` is what a published learner reached
     task: np.ndarray  # int [n]: learners with equal numbers share a task
     random_return: np.ndarray  # float [n]: a uniformly random policy's
     optimal_return: np.ndarray  # float [n], NaN where not computable
@@ -98,7 +100,9 @@ def load_cells(path: pathlib.Path, *, fingerprint: str) -> list[Cell]:
                 )
             return [_cell(number, meta, data) for number, meta in enumerate(index["cells"])]
     except (OSError, KeyError, EOFError, json.JSONDecodeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}). Run `cl-imitate evaluate` again.") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}). Redo it: `cl-imitate evaluate --again` with this --run-dir."
+        ) from error
 
 
 def _cell(number: int, meta: dict[str, Any], data: Any) -> Cell:

@@ -102,10 +102,11 @@ def learner_arm(
     count: Count,
     tick: Tick,
     hold: bool = False,
+    epsilon: float | None = None,
     snapshot: simulate.Ensemble | None = None,
     keep: list[History] | None = None,
 ) -> np.ndarray:
-    """One of the learner's arms: weights changing, or held with `hold`.
+    """One of the learner's arms: weights changing, or held with `hold`, at its own epsilon or a given one.
 
     Returns mean returns [1, n, K] over the cell's whole horizon, NaN past `num_steps`. The arm's history is
     appended to `keep` chunk by chunk, if given (it can be millions of steps).
@@ -123,6 +124,9 @@ def learner_arm(
     if hold:
         learning_step = jnp.maximum(ensemble.clock.step - population.learner.learning_starts_steps, 0)
         rates = dqn_lib.hold_epsilon(rates, learning_step)
+    if epsilon is not None:
+        constant = jnp.full_like(rates.epsilon_start, epsilon)
+        rates = rates.replace(epsilon_start=constant, epsilon_end=constant)
     first_update = int(ensemble.clock.update)
     num_blocks = protocol.horizon_steps // scene.block_steps
     blocks = BlockReturns((population.num_learners,), num_steps, scene.block_steps)
@@ -283,27 +287,44 @@ def imitator_arms(
     return dict(zip(ways, mean, strict=True))
 
 
-def exact_levels(population: Population, epsilon: float, age: int) -> dict[str, np.ndarray]:
-    """Random, optimal and ceiling returns of each task, [n]; NaN where not computable."""
+def levels(
+    population: Population, epsilon: float, age: int, random_level: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Random, optimal and ceiling returns of each task, [n]; NaN where not known.
+
+    By dynamic programming where the task is tabular; else as published, and random as measured if it was.
+    """
     family, num = population.family, population.num_learners
     if family.exact_return is not None:
         random, optimal, ceiling = (
             family.exact_return(population.env_params, level, age=age) for level in (1.0, 0.0, epsilon)
         )
     else:
-        random = np.full(num, np.nan if family.random_return is None else family.random_return)
+        random = np.full(num, family.random_return) if random_level is None else random_level
         level = np.nan if family.published_return is None else family.published_return
         optimal, ceiling = np.full(num, np.nan), np.full(num, level)
     return {"random_return": random, "optimal_return": optimal, "ceiling_return": ceiling}
 
 
-def _cell(scene: Scene, frozen: Frozen, name: str, returns: dict, scalars: dict | None = None) -> Cell:
+def _epsilon(population: Population, step: int) -> float:
+    learning_step = max(0, step - population.learner.learning_starts_steps)
+    return float(dqn_lib.epsilon_at(population.rates, jnp.int32(learning_step))[0])
+
+
+def _cell(
+    scene: Scene,
+    frozen: Frozen,
+    name: str,
+    returns: dict,
+    random_level: np.ndarray | None,
+    scalars: dict | None = None,
+) -> Cell:
     protocol, population = scene.protocol, scene.population
-    rates, step = population.rates, max(0, protocol.learner_step - population.learner.learning_starts_steps)
-    epsilon = float(dqn_lib.epsilon_at(rates, jnp.int32(step))[0])
-    levels = exact_levels(population, epsilon, protocol.learner_step)
+    span = protocol.horizon_steps if "learner" in returns else 0
+    epsilon = _epsilon(population, protocol.learner_step + span)  # there the reference is measured
+    known = levels(population, epsilon, protocol.learner_step, random_level)
     num_blocks = next(iter(returns.values())).shape[-1]
-    random = np.repeat(levels["random_return"][None, :, None], num_blocks, axis=2).astype(np.float32)
+    random = np.repeat(known["random_return"][None, :, None], num_blocks, axis=2).astype(np.float32)
     rung = protocol.rung
     return Cell(
         protocol=name,  # pyright: ignore[reportArgumentType]
@@ -317,8 +338,10 @@ def _cell(scene: Scene, frozen: Frozen, name: str, returns: dict, scalars: dict 
         split=protocol.split,
         block_steps=scene.block_steps,
         epsilon=epsilon,
+        epsilon_at_start=_epsilon(population, protocol.learner_step),
+        ceiling_is_exact=population.family.exact_return is not None,
         task=population.task,
-        **levels,
+        **known,
         returns={**returns, "random": random},
         scalars=scalars or {},
     )
@@ -330,6 +353,7 @@ class LearnerArms:
 
     returns: dict[str, np.ndarray]  # arm -> [1, n, K]
     held_history: History  # [n, now_steps]
+    random_level: np.ndarray | None  # [n]: the random policy's return where only running it can tell
 
 
 def learner_arms(
@@ -350,7 +374,11 @@ def learner_arms(
             scene, num_steps=protocol.horizon_steps, snapshot=snapshot, **spent
         )
     held_history = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *kept)
-    return LearnerArms(returns=returns, held_history=held_history)
+    family, random_level = scene.population.family, None
+    if family.exact_return is None and family.random_return is None:
+        blocks = learner_arm(scene, num_steps=protocol.now_steps, hold=True, epsilon=1.0, **spent)[0]
+        random_level = np.nanmean(blocks, axis=-1)
+    return LearnerArms(returns=returns, held_history=held_history, random_level=random_level)
 
 
 def run_protocol(
@@ -362,8 +390,7 @@ def run_protocol(
     """
     protocol = scene.protocol
     ways = ("imitator", "imitator_argmax")
-    if protocol.wiped:
-        ways += ("imitator_wiped", "imitator_masked")
+    ways += ("imitator_wiped",) * protocol.wiped + ("imitator_masked",) * protocol.masked
     arms = imitator_arms(
         scene,
         frozen,
@@ -386,12 +413,15 @@ def run_protocol(
         arms["imitator_prompted"] = prompted["imitator"]
     returns = {**learners.returns, **arms}
     if protocol.name != "now_and_later":
-        return [_cell(scene, frozen, protocol.name, returns)]
+        return [_cell(scene, frozen, protocol.name, returns, learners.random_level)]
     num_now = protocol.now_steps // scene.block_steps
     now = {arm: values[..., :num_now] for arm, values in returns.items() if arm != "learner"}
     scalars = _divergence(scene, learners.held_history, frozen)
     best = {"best_history_return": np.array(scene.best_history)}
-    return [_cell(scene, frozen, "now", now, scalars), _cell(scene, frozen, "later", returns, best)]
+    return [
+        _cell(scene, frozen, "now", now, learners.random_level, scalars),
+        _cell(scene, frozen, "later", returns, learners.random_level, best),
+    ]
 
 
 def _divergence(scene: Scene, held: History, frozen: Frozen) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ def decide(
     td_steps: int,
     imitator_steps: int,
     gate_cells: Sequence[Cell] | None = None,
+    gate_facts: Mapping[str, Any] | None = None,
     not_run: Sequence[str] | None = None,
     controls: Mapping[str, bool] | None = None,
 ) -> dict:
@@ -34,6 +35,7 @@ def decide(
     Args:
       frozen: `sha256_before` and `sha256_after` of every imitator's parameters.
       gate_cells: the gate experiment's cells, where the gate is an experiment of its own.
+      gate_facts: that experiment's `fingerprint` and `frozen`.
       not_run: controls that were not run; None: all of the experiment page's.
       controls: positive controls that were run, and whether each passed.
     """
@@ -44,6 +46,8 @@ def decide(
     }
     questions = by_context.get(experiment.imitator.context_steps) or answers.questions(experiment, [])
     gate = answers.gate(experiment, cells if experiment.gate.experiment == "self" else gate_cells or [])
+    if gate_facts is not None:
+        gate |= {name: gate_facts[name] for name in ("fingerprint", "frozen")}
     return _plain(
         {
             "schema": SCHEMA,
@@ -55,6 +59,7 @@ def decide(
             "gate": gate,
             "frozen": dict(frozen),
             "context_steps": experiment.imitator.context_steps,
+            "context_at_least": experiment.imitator.context_at_least,
             "questions": questions,
             "contexts": {str(context): by_context[context] for context in contexts},
             "seconds": dict(seconds),
@@ -97,12 +102,17 @@ def _void_reasons(gate: dict, frozen: Mapping[str, Any], controls: Mapping[str, 
             f"{gate['wiped_gain']:.2f}, {gate['fraction_of_tasks_above_half']:.0%} of tasks above half"
         )
     reasons += [f"a positive control failed: {name}" for name, passed in controls.items() if not passed]
+    reasons += _hash_reasons(frozen, "the frozen imitators'")
+    if "frozen" in gate:
+        reasons += _hash_reasons(gate["frozen"], "the gate's frozen imitators'")
+    return reasons
+
+
+def _hash_reasons(frozen: Mapping[str, Any], whose: str) -> list[str]:
     before, after = frozen.get("sha256_before"), frozen.get("sha256_after")
     if not before or not after:
-        reasons.append("the hash of the frozen imitators' parameters was not recorded")
-    elif before != after:
-        reasons.append("the frozen imitators' parameters changed: SHA-256 before and after differ")
-    return reasons
+        return [f"the hash of {whose} parameters was not recorded"]
+    return [] if before == after else [f"{whose} parameters changed: SHA-256 before and after differ"]
 
 
 def _measured(one: Mapping) -> str:

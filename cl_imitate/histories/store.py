@@ -207,7 +207,7 @@ def open_store(path: pathlib.Path, *, fingerprint: str, spec: Spec, verify: bool
     Raises:
       ValueError: missing, unfinished, of another configuration, or a shard is torn or altered (named).
     """
-    fix = "Remove the folder and run `cl-imitate simulate` again."
+    fix = "Redo it: `cl-imitate simulate --again` with this --run-dir (later stages are then redone too)."
     try:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, json.JSONDecodeError) as error:

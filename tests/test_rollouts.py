@@ -1,0 +1,186 @@
+"""The arms of one cell, in a world whose rewards are coins that no action can touch: equal keys, equal returns."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cl_imitate import keys, load_config, populations, simulate
+from cl_imitate.evaluation import rollouts
+from cl_imitate.evaluation.closed_loop import Frozen
+from cl_imitate.evaluation.protocols import Protocol
+from cl_imitate.imitators.transformer import make_transformer
+from cl_imitate.types import History
+
+SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
+START, CONTEXT, SEEDS = 32, 16, 2
+SPAN = Protocol(
+    name="process",
+    label="coins",
+    population="held_out",
+    fork_step=START,
+    prompt_step=START,
+    learner_step=START,
+    horizon_steps=32,
+    now_steps=32,
+    masked=True,
+    transplant=True,
+)
+
+
+@functools.cache
+def experiment():
+    return load_config.load(
+        SMOKE,
+        (
+            "environment={family='bandit',num_contexts=2,episode_steps=8}",
+            "shapes.num_outcomes=2",
+            "evaluation.rungs=[]",
+            "evaluation.months=[]",
+            "learner.epsilon_start=0.5",
+            "learner.epsilon_end=0.1",
+            "learner.epsilon_decay_steps=64",
+        ),
+    )
+
+
+@functools.cache
+def lived() -> tuple[populations.Population, simulate.Ensemble, History]:
+    """Held-out learners with coins for rewards: the context decides how they are loaded, never the action."""
+    population = populations.make("held_out", experiment())
+    coins = jnp.full_like(population.env_params.reward_probability, 0.2).at[:, 1].set(0.8)
+    population = dataclasses.replace(
+        population, env_params=population.env_params.replace(reward_probability=coins)
+    )
+    [(ensemble, history)] = simulate.advance(
+        population.newborn(),
+        population.streams,
+        population.env_params,
+        population.rates,
+        **population.static,
+        num_steps=START,
+        chunk_steps=START,
+    )
+    return population, jax.tree.map(jnp.copy, ensemble), jax.tree.map(np.asarray, history)
+
+
+def scene(protocol: Protocol = SPAN, **changes) -> rollouts.Scene:
+    population, snapshot, past = lived()
+    made = rollouts.make_scene(
+        protocol, 3, experiment(), population, snapshot, population, past, chunk_steps=16, best_history=1.0
+    )
+    return dataclasses.replace(made, **changes)
+
+
+@functools.cache
+def frozen() -> Frozen:
+    population, _, _ = lived()
+    imitator = make_transformer(experiment().imitator, population.family.env.spec, context_steps=CONTEXT)
+    params = jax.vmap(imitator.init)(keys.members(keys.root(5), SEEDS))
+    return Frozen(imitator=imitator, context_steps=CONTEXT, params=params, num_seeds=SEEDS)
+
+
+def nothing(_: int) -> None:
+    pass
+
+
+def run(one: rollouts.Scene):
+    count = rollouts.Count()
+    learners = rollouts.learner_arms(one, one.snapshot, count=count, tick=nothing)
+    return rollouts.run_protocol(one, learners, frozen(), source_step=START, count=count, tick=nothing), count
+
+
+def test_all_arms_of_a_cell_meet_the_same_coins():
+    [cell], count = run(scene())
+    arms = {
+        *("imitator", "imitator_argmax", "imitator_wiped", "imitator_masked", "imitator_prompted"),
+        *("learner", "learner_held", "learner_transplanted"),
+    }
+    assert set(cell.returns) == arms | {"random"}
+    coins = cell.returns["learner"][0]
+    assert len(np.unique(coins)) > 2  # coins, not constants
+    for arm in arms:
+        for seed in cell.returns[arm]:
+            np.testing.assert_array_equal(seed, coins, err_msg=arm)
+    assert count.td_updates == 2 * 32 * 4  # going on and transplanted; four learners, one update a step
+
+
+def test_other_keys_or_another_age_are_other_coins():
+    """The test above would see an arm that took its own."""
+    [cell], _ = run(scene())
+    one = scene()
+    arms = {}
+    for name, changed in {
+        "env_keys": dataclasses.replace(one, env_keys=keys.members(keys.root(99), 4)),
+        "age": dataclasses.replace(one, protocol=dataclasses.replace(SPAN, learner_step=START + 8)),
+    }.items():
+        arms[name] = rollouts.imitator_arms(
+            changed,
+            frozen(),
+            ways=("imitator",),
+            prompt_step=START,
+            num_steps=32,
+            count=rollouts.Count(),
+            tick=nothing,
+        )["imitator"]
+    for name, returns in arms.items():
+        assert (returns[0] != cell.returns["learner"][0]).any(), name
+
+
+def test_where_nothing_is_known_the_random_policy_is_run_with_the_same_keys():
+    population, _, _ = lived()
+    unknown = dataclasses.replace(population, family=population.family._replace(exact_return=None))
+    [cell], _ = run(scene(population=unknown))
+    np.testing.assert_allclose(cell.random_return, cell.returns["learner"][0].mean(axis=-1), rtol=1e-6)
+    assert np.isnan(cell.optimal_return).all()
+    assert not cell.ceiling_is_exact
+
+
+def test_a_cell_s_ceiling_is_for_the_epsilon_at_the_end_of_its_span():
+    [cell], _ = run(scene())
+    assert cell.epsilon_at_start == pytest.approx(0.3)  # half of the decay of 64 steps
+    assert cell.epsilon == pytest.approx(0.1)
+    population, _, _ = lived()
+    exact = population.family.exact_return(population.env_params, 0.1, age=START)
+    np.testing.assert_allclose(cell.ceiling_return, exact)
+
+
+def test_a_held_learner_acts_at_the_fork_s_epsilon():
+    kept: list[History] = []
+    one = scene(dataclasses.replace(SPAN, horizon_steps=512, now_steps=512), block_steps=16)
+    rollouts.learner_arm(one, num_steps=512, hold=True, keep=kept, count=rollouts.Count(), tick=nothing)
+    share = np.concatenate([part.explored for part in kept], axis=1).mean()
+    assert 0.25 < share < 0.35  # 0.3 at the fork; going on, it would fall to 0.1
+
+
+def test_a_prompt_ends_with_the_last_whole_episode():
+    done = np.zeros((2, 12), bool)
+    done[0, [3, 9]] = True
+    past = lived()[2].replace(terminated=done, truncated=np.zeros_like(done))
+    np.testing.assert_array_equal(rollouts.last_episode_end(past, 12), [10, 0])
+    np.testing.assert_array_equal(rollouts.last_episode_end(past, 9), [4, 0])
+    _, _, whole = lived()
+    prompt = rollouts.make_prompt(scene(), START, length=CONTEXT)
+    np.testing.assert_array_equal(prompt.last_action, whole.action[:, START - 1])
+    np.testing.assert_array_equal(prompt.last_reward, whole.reward[:, START - 1])
+    np.testing.assert_array_equal(prompt.tokens.obs, whole.obs[:, START - CONTEXT : START])
+    assert prompt.is_there.all()
+
+
+def test_a_transplanted_learner_keeps_weights_and_age_and_forgets_its_replay():
+    population, snapshot, _ = lived()
+    newborn = population.newborn()
+    moved = rollouts.transplanted(scene(snapshot=newborn), snapshot)
+    for kept, own in zip(
+        jax.tree.leaves((moved.learner.params, moved.learner.opt_state)),
+        jax.tree.leaves((snapshot.learner.params, snapshot.learner.opt_state)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(kept, own)
+    assert int(moved.clock.step) == START
+    assert int(moved.clock.env_step) == 0
+    assert int(moved.clock.cursor.num_added) == 1
