@@ -289,6 +289,17 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         f"simulation.num_recorded - training.num_validation = {recorded - training.num_validation}: some training "
         "tasks would have no learner",
     )
+    if training.keep_every_episodes > 1:
+        need(
+            hasattr(experiment.environment, "episode_steps"),
+            f"training.keep_every_episodes = {training.keep_every_episodes} needs episodes of a fixed length, which "
+            f"environment.family = {experiment.environment.family!r} does not have. Set it to 1",
+        )
+        need(
+            not evaluation.months,
+            f"training.keep_every_episodes = {training.keep_every_episodes} and evaluation.months: in a thinned "
+            "history an age is not an age lived. Set the one to 1 or leave out the other",
+        )
     need(len(hidden) > 0, "learner.hidden is empty; give at least one layer, for example [32]")
     need(capacity > batch, f"learner.replay_capacity = {capacity} is not above learner.batch_size = {batch}")
 

@@ -1,6 +1,7 @@
 """The corridor's stages. Each reads what earlier ones left in the run folder and leaves its own there."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -13,7 +14,7 @@ from cl_imitate import checkpoint, config, keys, load_config, populations, progr
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import frozen, protocols, results, returns, rollouts, verdict
 from cl_imitate.evaluation.closed_loop import Frozen
-from cl_imitate.histories import store
+from cl_imitate.histories import contexts, store
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.transformer import make_transformer
 from cl_imitate.run_dir import RunDir, open_run
@@ -154,9 +155,15 @@ def _load_snapshot(run: Run, population: populations.Population, step: int) -> s
     return checkpoint.load(_snapshot_path(run, population.name, step), population.abstract())
 
 
-def _load_history(run: Run, name: str, spec: Spec, *, verify: bool = True) -> History:
+def _load_history(run: Run, name: str, spec: Spec) -> History:
     path = run.path / "histories" / name
-    return store.open_store(path, fingerprint=run.folder.fingerprint, spec=spec, verify=verify).read()
+    return store.open_store(path, fingerprint=run.folder.fingerprint, spec=spec).read()
+
+
+def _thinning(experiment: config.Experiment) -> dict[str, int]:
+    """How an imitator's histories are thinned (1: not at all)."""
+    episode = getattr(experiment.environment, "episode_steps", 1)
+    return {"every_episodes": experiment.training.keep_every_episodes, "episode_steps": episode}
 
 
 # ---- gate
@@ -208,13 +215,16 @@ def make_imitator(experiment: config.Experiment, spec: Spec, context_steps: int)
 
 
 def _imitator_keys(experiment: config.Experiment) -> tuple[jax.Array, jax.Array]:
-    """Keys [M] and forks [M] of all imitators of one context length: forks outermost, seeds innermost.
+    """Keys [M] and forks [M] (in steps of what they read) of all imitators of one context length: forks outermost.
 
     A seed's imitators share their initialisation and batches over forks; only their data differ.
     """
     root = keys.stream(keys.root(experiment.seed), keys.Stream.IMITATOR)
     seeds = keys.members(root, experiment.training.num_seeds)
-    forks = sorted(experiment.evaluation.fork_steps)
+    forks = [
+        contexts.thinned_step(fork, **_thinning(experiment))
+        for fork in sorted(experiment.evaluation.fork_steps)
+    ]
     return (
         seeds[jnp.tile(jnp.arange(len(seeds)), len(forks))],
         jnp.repeat(jnp.array(forks, jnp.int32), experiment.training.num_seeds),
@@ -228,7 +238,8 @@ def train_stage(run: Run) -> None:
     spec = populations.make("recorded", experiment).family.env.spec
     with run.folder.stage("train") as facts:
         recorded, held_out = (
-            jax.tree.map(jnp.asarray, _load_history(run, name, spec)) for name in ("recorded", "held_out")
+            jax.tree.map(jnp.asarray, contexts.thin(_load_history(run, name, spec), **_thinning(experiment)))
+            for name in ("recorded", "held_out")
         )
         if num_validation := experiment.training.num_validation:
             held_out = jax.tree.map(lambda x: x[-num_validation:], recorded)
@@ -336,6 +347,7 @@ def evaluate_stage(run: Run) -> None:
         spec = sources["held_out"].family.env.spec
         past = {name: _load_history(run, name, spec) for name in sources}
         best = _best_histories(experiment, past.pop("recorded"))
+        past = {name: contexts.thin(history, **_thinning(experiment)) for name, history in past.items()}
         imitators = {context: _load_frozen(run, spec, context) for context in _contexts(experiment)}
         before = _digests(imitators)
         if before != run.folder.manifest["stages"]["train"]["sha256"]:
@@ -363,6 +375,7 @@ def evaluate_stage(run: Run) -> None:
                 past.get(source.name),
                 chunk_steps=chunk_steps(experiment),
                 best_history=best[protocol.fork_step],
+                past_step=functools.partial(contexts.thinned_step, **_thinning(experiment)),
             )
             cells += _run_cells(run, scene, imitators, count)
         after = {name: " and ".join(sorted(count.acted.get(name, {"never acted"}))) for name in before}

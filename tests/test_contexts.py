@@ -124,3 +124,18 @@ def test_ages_grow_with_the_logarithm():
     np.testing.assert_array_equal(np.diff(ages[:5]), 2)
     assert ages[0] == 1
     assert ages[-1] < 65
+
+
+def test_a_thinned_history_holds_every_third_episode_whole_from_the_first_on():
+    step = jnp.arange(2 * 40).reshape(2, 40)  # ten episodes of four steps
+    whole = History(
+        obs=step, action=step, reward=step, terminated=step > 90, truncated=step % 4 == 3, explored=step > 90
+    )
+    thinned = contexts.thin(whole, every_episodes=3, episode_steps=4)
+    kept = [0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27, 36, 37, 38, 39]
+    np.testing.assert_array_equal(thinned.obs, [kept, [40 + t for t in kept]])
+    np.testing.assert_array_equal(thinned.truncated[0], [t % 4 == 3 for t in kept])
+    for lived, expected in ((0, 0), (4, 4), (12, 4), (16, 8), (24, 8), (40, 16)):
+        assert contexts.thinned_step(lived, every_episodes=3, episode_steps=4) == expected
+        assert (thinned.obs[0] < lived).sum() == expected
+    assert contexts.thin(whole, every_episodes=1, episode_steps=4) is whole

@@ -71,6 +71,11 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("evaluation.block_steps=8", "evaluation.block_steps = 8 is shorter than an episode"),
         ("evaluation.stage_steps=[64]", "lacks 0, and the gate is this run's own PROCESS"),
         ("simulation.num_tasks=257", "simulation.num_tasks = 257 is above the number of recorded learners"),
+        ("environment={family='minatar'}&training.keep_every_episodes=2", "needs episodes of a fixed length"),
+        (
+            "training.keep_every_episodes=2&evaluation.months=[{start_step=32,later_steps=32}]",
+            "an age is not an age lived",
+        ),
         ("evaluation.rungs=[{rung='0',name='a'}]", "evaluation.rungs[0] (a): rung = '0', but"),
         ("evaluation.rungs=[{rung='1',name='a',split='train'}]", "is rung 0"),
         ("evaluation.rungs=[{rung='2b',name='a',variants=['new_symbols']}]", "or call it 2"),
@@ -81,7 +86,7 @@ def test_any_field_changes_the_fingerprint(tmp_path):
 def test_bad_input_is_named_in_one_line(tmp_path, override, message):
     path = write(tmp_path, MINIMAL)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        load_config.load(path, (override,))
+        load_config.load(path, tuple(override.split("&")))
     assert "\n" not in str(error.value)
 
 

@@ -44,6 +44,7 @@ class Scene:
     block_steps: int
     chunk_steps: int
     best_history: float  # the best recorded learner's return just before the fork
+    past_step: Callable[[int], int]  # from a step lived to a step of `past`, which may be thinned
 
 
 @dataclasses.dataclass
@@ -66,6 +67,7 @@ def make_scene(
     *,
     chunk_steps: int,
     best_history: float,
+    past_step: Callable[[int], int] = int,
 ) -> Scene:
     """The scene of the protocol at place `index` in `protocols.protocols(experiment)`."""
     root = keys.root(experiment.seed)
@@ -83,6 +85,7 @@ def make_scene(
         block_steps=experiment.evaluation.block_steps,
         chunk_steps=chunk_steps,
         best_history=best_history,
+        past_step=past_step,
     )
 
 
@@ -178,12 +181,12 @@ def last_episode_end(past: History, step: int) -> np.ndarray:
 
 
 def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
-    """The scene's source learners' last `length` steps before `step`."""
+    """The scene's source learners' last `length` steps before `step` (of their thinned history, if it is)."""
     if scene.past is None:
         raise ValueError(f"the cell {scene.protocol.label} is prompted but its source has no history")
     num, spec = scene.population.num_learners, scene.source.family.env.spec
     past = jax.tree.map(lambda x: jnp.asarray(x[:num]), scene.past)
-    end = jnp.asarray(last_episode_end(past, step))
+    end = jnp.asarray(last_episode_end(past, scene.past_step(step)))
     tokens, is_there = contexts.prompt_windows(
         past,
         end,

@@ -31,6 +31,28 @@ def window(
     return tokens, history.action[learner, here].astype(jnp.int32), is_there
 
 
+def thin(history: History, *, every_episodes: int, episode_steps: int) -> History:
+    """Every so-manieth episode of each history [N, T], from the first one on; episodes have a fixed length.
+
+    What is left is a life in which the same learning takes fewer episodes. `thinned_step` maps steps.
+    """
+
+    def keep(values):
+        whole = values.shape[1] // episode_steps
+        episodes = values[:, : whole * episode_steps].reshape(
+            values.shape[0], whole, episode_steps, *values.shape[2:]
+        )
+        kept = episodes[:, ::every_episodes]
+        return kept.reshape(values.shape[0], -1, *values.shape[2:])
+
+    return history if every_episodes == 1 else jax.tree.map(keep, history)
+
+
+def thinned_step(step: int, *, every_episodes: int, episode_steps: int) -> int:
+    """How many steps of a thinned history lie before `step` of the whole one (a multiple of an episode)."""
+    return step if every_episodes == 1 else -(-step // (every_episodes * episode_steps)) * episode_steps
+
+
 def sample_windows(
     key: jax.Array,
     history: History,
