@@ -123,7 +123,7 @@ def _set_up_jax() -> None:
         except OSError:
             return  # a home that cannot be written to: programs are compiled anew each time
         jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _num_cores() -> int:

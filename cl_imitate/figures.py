@@ -381,13 +381,15 @@ def _thin(cell: Cell, arm: str) -> Cell:
 
 
 def _line(axis: Axes, cell: Cell, arm: str, rules: Rules, **changes) -> float:
-    """Draw an arm with its band; the height at which it ends."""
+    """Draw an arm with its band; the height at which it ends, NaN where no block can be shown."""
     color, line = STYLES[arm]
     color, line = changes.get("color", color), changes.get("linestyle", line)
     thin = _thin(cell, arm)
     low, middle, high = metrics.band(thin, arm, _rng(), samples=_SAMPLES, confidence=rules.confidence)
     ages = cell.start_step + (np.arange(len(middle)) + 0.5) * thin.block_steps
     shown = np.isfinite(middle)
+    if not shown.any():
+        return np.nan
     axis.fill_between(ages[shown], low[shown], high[shown], color=color, alpha=0.16, linewidth=0)
     label = changes.get("label", ARMS.get(arm, arm))
     if arm == "learner_held" and not shown[-1]:
@@ -452,7 +454,7 @@ def _compare(
         line = "-" if cell.context_steps == own else "--"
         ends.append((_line(axis, cell, "imitator", rules, color=color, linestyle=line), words, color))
     _steps(axis, "learner's age, steps")
-    return main, ends
+    return main, [end for end in ends if np.isfinite(end[0])]
 
 
 def _bound_names(axis: Axes, cell: Cell) -> None:

@@ -14,7 +14,7 @@ except OSError:
     pass  # a home that cannot be written to: every run compiles anew
 else:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
 

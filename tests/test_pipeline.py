@@ -193,7 +193,8 @@ def copied(run, tmp_path) -> pathlib.Path:
 
 
 def everything_in(path: pathlib.Path) -> dict[str, bytes]:
-    return {str(file): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock"]
+    return {str(file): file.read_bytes() for file in files}
 
 
 @pytest.mark.parametrize(
@@ -226,19 +227,14 @@ def test_bad_input_is_one_line_exit_code_2_and_loses_nothing(copied, arguments, 
 def test_imitators_that_this_run_did_not_train_are_refused(run, copied):
     weights = copied / "checkpoints" / "imitators"
     shutil.rmtree(weights / "context_32")
-    params = checkpoint.load(
-        run.path / "checkpoints" / "imitators" / "context_32", jax.eval_shape(lambda: _imitators(run))
-    )
+    spec = populations.make("held_out", run.experiment).family.env.spec
+    init = stages.make_imitator(run.experiment, spec, 32).init
+    like = jax.eval_shape(jax.vmap(init), stages._imitator_keys(run.experiment)[0])
+    params = checkpoint.load(run.path / "checkpoints" / "imitators" / "context_32", like)
     checkpoint.save(weights / "context_32", jax.tree.map(lambda leaf: leaf + 1, params))
     other = stages.open_stage_run(run.experiment, copied, SMOKE.parent)
     with pytest.raises(ValueError, match="the weights are not those that this run trained"):
         stages.evaluate_stage(other)
-
-
-def _imitators(run):
-    spec = populations.make("held_out", run.experiment).family.env.spec
-    imitator = stages.make_imitator(run.experiment, spec, 32)
-    return jax.vmap(imitator.init)(stages._imitator_keys(run.experiment)[0])
 
 
 def test_a_stage_is_redone_on_request_and_only_then(run, copied):

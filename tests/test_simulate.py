@@ -147,7 +147,7 @@ def test_rates_are_each_learner_s_own():
 
 def test_a_learner_that_diverges_stops_the_run_and_is_named():
     one = group(4)
-    rates = one.rates.replace(learning_rate=one.rates.learning_rate.at[2].set(1e30))
+    rates = one.rates.replace(learning_rate=one.rates.learning_rate.at[2].set(jnp.inf))
     with pytest.raises(FloatingPointError, match=r"learner 2 are not finite after step \d+ \(1 of 4"):
         one._replace(rates=rates).live(one.newborn(), 64, chunk_steps=8)
 
