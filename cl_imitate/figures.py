@@ -599,7 +599,13 @@ def _legend(canvas: Canvas, axes: Sequence[Axes] | np.ndarray, columns: int = 4)
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    canvas.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, fontsize=9)
+    for number in range(columns, 0, -1):  # as many columns as fit, so that no name is cut off
+        legend = canvas.legend(
+            handles.values(), handles.keys(), loc="outside lower left", ncols=number, fontsize=9
+        )
+        if number == 1 or legend.get_window_extent().width <= canvas.bbox.width:
+            return
+        legend.remove()
 
 
 def _say(axis: Axes, words: str) -> None:

@@ -227,3 +227,17 @@ def test_long_curves_are_drawn_in_averages_of_blocks():
 @pytest.mark.parametrize(("number", "words"), [(640, "640"), (3200, "3.2k"), (1_000_000, "1M"), (None, "–")])
 def test_steps_are_short(number, words):
     assert figures.steps(number) == words
+
+
+@pytest.mark.parametrize("inches", [12.4, 8.0, 4.0])
+def test_a_legend_takes_as_many_columns_as_fit_and_cuts_no_name_off(inches):
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(inches, 4), layout="constrained")
+    axis = canvas.subplots()
+    for number in range(8):
+        axis.plot([0, 1], label=f"{number} frozen imitator, context wiped each episode")
+    figures._legend(canvas, [axis])
+    [legend] = canvas.legends
+    assert legend.get_window_extent().width <= canvas.bbox.width
+    assert legend._ncols == {12.4: 3, 8.0: 2, 4.0: 1}[inches]
