@@ -186,7 +186,7 @@ class Training:
     clip_norm: PositiveFloat = 1.0
     start_of_history: Rate = 0.1  # share of windows forced to the start of a history
     start_every_steps: Positive = 1  # other windows start at a multiple of this
-    keep_every_episodes: Positive = 1  # the imitator reads every so-manieth episode: a learning that goes faster
+    keep_every_episodes: Positive = 1  # the imitator reads every n-th episode of a history
     unknown_age: Rate = 0.5  # share of windows whose age is hidden
     evaluate_every_updates: Positive = 50  # the loss on learners not trained on
     evaluate_windows: Positive = 64
