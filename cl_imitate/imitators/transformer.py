@@ -63,10 +63,12 @@ class ObservationEmbedding(nnx.Module):
         if isinstance(self.observation, ScreenObservation):
             screens = columns_of(obs.reshape(-1, obs.shape[-1]), self.observation)
             filtered = convolve_3x3(screens, self.convolution.kernel[...])
-            bias = jnp.broadcast_to(self.convolution.bias[...][:, None, None], filtered.shape)
+            bias_F = self.convolution.bias[...]  # pyright: ignore[reportOptionalSubscript]
+            bias = jnp.broadcast_to(bias_F[:, None, None], filtered.shape)
             cells = jax.nn.relu(filtered + bias).reshape(-1, filtered.shape[-1])
             projected = columns_product(cells, self.project.kernel[...]).reshape(*obs.shape[:-1], -1)
-            return projected + jnp.broadcast_to(self.project.bias[...], projected.shape)
+            bias = self.project.bias[...]  # pyright: ignore[reportOptionalSubscript]
+            return projected + jnp.broadcast_to(bias, projected.shape)
         symbol = obs.astype(jnp.int32)
         if self.factor:
             return self.high(symbol // self.factor) + self.low(symbol % self.factor)

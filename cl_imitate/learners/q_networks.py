@@ -49,7 +49,8 @@ class ScreenLayers(nnx.Module):
     def __call__(self, obs_BxBytes: jax.Array) -> jax.Array:
         screens = columns_of(obs_BxBytes, self.observation)
         filtered_FxCxB = convolve_3x3(screens, self.convolution.kernel[...])
-        bias = jnp.broadcast_to(self.convolution.bias[...][:, None, None], filtered_FxCxB.shape)
+        bias_F = self.convolution.bias[...]  # pyright: ignore[reportOptionalSubscript]
+        bias = jnp.broadcast_to(bias_F[:, None, None], filtered_FxCxB.shape)
         columns = jax.nn.relu(filtered_FxCxB + bias).reshape(-1, filtered_FxCxB.shape[-1])
         return _add(columns_product(columns, self.dense.kernel[...]), self.dense.bias)
 
@@ -78,7 +79,8 @@ class QModule(nnx.Module):
         return x.reshape(*lead, -1)
 
 
-def _add(x_BxO: jax.Array, bias: nnx.Param) -> jax.Array:
+def _add(x_BxO: jax.Array, bias: nnx.Param | None) -> jax.Array:
+    assert bias is not None  # nnx.Linear's type allows for layers without one
     return x_BxO + jnp.broadcast_to(bias[...], x_BxO.shape)
 
 
