@@ -21,6 +21,9 @@ Natural = Annotated[int, pydantic.Field(ge=0)]
 Rate = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, pydantic.Field(gt=0.0)]
 
+Products = Literal["float32", "tf32", "bfloat16"]
+"""How exactly matrix products multiply; see `products`."""
+
 Variant = Literal[
     "permute_symbols",
     "permute_channels",
@@ -97,8 +100,17 @@ class MinAtar:
     sticky_probability: Rate = 0.1
 
 
+@_config
+class CartPole:
+    """A pole to be balanced on a cart, a reward of 1 a step; the family that checks the learner on real numbers."""
+
+    family: Literal["cart_pole"] = "cart_pole"
+    max_episode_steps: Positive = 500  # then the episode is truncated
+
+
 Environment = Annotated[
-    Lock | DarkRoom | KeyToDoor | Bandit | RandomMDP | MinAtar, pydantic.Field(discriminator="family")
+    Lock | DarkRoom | KeyToDoor | Bandit | RandomMDP | MinAtar | CartPole,
+    pydantic.Field(discriminator="family"),
 ]
 
 
@@ -136,6 +148,7 @@ class Learner:
     double_q: bool = False
     loss: Literal["squared", "huber"] = "squared"
     optimiser: Literal["adam", "rmsprop_centred"] = "adam"
+    products: Products = "float32"  # factors of matrix products; tf32 (GPUs only) and bfloat16 are rounded
 
 
 @_config
@@ -148,7 +161,8 @@ class Simulation:
     num_tasks: Natural = 0  # distinct training tasks; 0 = one for each recorded learner
     num_held_out_tasks: Natural = 0  # distinct held-out tasks; 0 = one for each held-out learner
     chunk_steps: Positive = 2048  # at most so many env steps in one compiled program
-    block_size: Positive = 16  # learners computed together; bits are equal for equal block sizes
+    block_size: Positive | Literal["auto"] = 16
+    """Learners computed together; bits are equal for equal block sizes. "auto": measured, and kept in the manifest."""
 
 
 @_config

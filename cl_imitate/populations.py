@@ -64,6 +64,9 @@ def _make(
     task_stream: keys.Stream,
     index: int = 0,
 ) -> Population:
+    block_size = experiment.simulation.block_size
+    if block_size == "auto":
+        raise ValueError('simulation.block_size = "auto" has not been measured: the simulate stage does so.')
     root = keys.root(experiment.seed)
     task_keys = keys.members(keys.stream(keys.stream(root, keys.Stream.TASK), task_stream), num_tasks)
     env_params = jax.jit(jax.vmap(family.sample))(task_keys[jnp.arange(num_learners) % num_tasks])
@@ -73,7 +76,7 @@ def _make(
         family=family,
         learner=experiment.learner,
         dqn=dqn_lib.make_dqn(experiment.learner, family.env.spec),
-        block_size=experiment.simulation.block_size,
+        block_size=block_size,
         learner_keys=learner_keys,
         streams=simulate.make_streams(learner_keys),
         rates=dqn_lib.hyperparams(experiment.learner, num_learners),

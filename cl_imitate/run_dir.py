@@ -16,6 +16,7 @@ import filelock
 import jax
 
 import cl_imitate
+from cl_imitate import compiling
 
 STAGES = ("simulate", "gate", "train", "evaluate", "report")
 _ARTIFACTS = {
@@ -93,15 +94,20 @@ class RunDir:
             else:
                 path.unlink(missing_ok=True)
         facts: dict[str, Any] = {}
-        start = time.perf_counter()
+        start, compiled = time.perf_counter(), compiling.seconds()
         yield facts
         manifest = self.manifest
         manifest["stages"][name] = {
             "seconds": round(time.perf_counter() - start, 2),
+            "compile_seconds": round(compiling.seconds() - compiled, 2),
             "git_revision": _git_revision(),
             **facts,
         }
         _write_json(self.path / "manifest.json", manifest)
+
+    def note(self, **facts: Any) -> None:
+        """Facts about the whole run, kept in the manifest."""
+        _write_json(self.path / "manifest.json", {**self.manifest, **facts})
 
     def log(self, **metrics: Any) -> None:
         """One line of metrics.jsonl."""

@@ -22,7 +22,11 @@ def show(path: pathlib.Path) -> None:
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a run's folder: manifest.json cannot be read ({error}).") from error
     console = rich.console.Console()
-    parts = [f"{name} {done[name]['seconds']:.0f} s" for name in STAGES if name in done]
+    parts = [
+        f"{name} {done[name]['seconds']:.0f} s (compiling {done[name]['compile_seconds']:.0f})"
+        for name in STAGES
+        if name in done
+    ]
     console.print(f"[bold]{path}[/]  {', '.join(parts) or 'no stage has finished'}", highlight=False)
     if not (path / "verdict.json").exists():
         return

@@ -9,8 +9,8 @@ Everything that every learner does at the same time is nested structure, not a b
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -174,10 +174,12 @@ def _chunk(ensemble, streams, env_params, rates, *, env, dqn, learner, num_steps
         )
         return carry, jax.tree.map(lambda x: x[None], record)
 
+    def update(carry, _):
+        return gradient_step(carry, streams, rates, dqn=dqn), None
+
     def iteration(carry, _):
         carry, record = _scan(step, carry, learner.steps_per_update)
-        for _ in range(learner.updates_per_iteration):
-            carry = gradient_step(carry, streams, rates, dqn=dqn)
+        carry, _ = _scan(update, carry, learner.updates_per_iteration)
         return carry, record
 
     def sync(carry):
@@ -283,10 +285,14 @@ def advance(
     chunk_steps: int,
     block_size: int,
     hold: bool = False,
-) -> Iterator[tuple[Ensemble, History]]:
+    keep_steps: Collection[int] = (),
+) -> Iterator[tuple[Ensemble | None, History]]:
     """Live `num_steps` more steps, yielding the ensemble and the history [N, chunk] after every chunk.
 
-    The ensemble passed in is consumed (donated); so is each one yielded, when the next chunk is asked for.
+    The next chunk is dispatched before a history is yielded, so the device computes it while the host writes.
+    Dispatching consumes (donates) the ensemble; so it is yielded only at the last step and at `keep_steps`
+    (ages; there the device waits for the caller to come back), else None. The ensemble passed in is consumed.
+
     `chunk_steps` must divide `num_steps` and the rest of the warm-up. The last block is padded with copies of
     the last learner, which are computed and dropped.
 
@@ -303,11 +309,11 @@ def advance(
     streams, env_params, rates = (
         sharding.place(tree, mesh, sharding.SPLIT) for tree in (streams, env_params, rates)
     )
-    step, in_replay = int(ensemble.clock.step), int(ensemble.clock.cursor.num_added) - 1
-    end = step + num_steps
-    while step < end:
+    first, in_replay = int(ensemble.clock.step), int(ensemble.clock.cursor.num_added) - 1
+    waiting: _Chunk | None = None
+    for step in range(first, first + num_steps, chunk_steps):
         mode: Mode = "hold" if hold else "learn"
-        if not hold and in_replay < learner.learning_starts_steps:
+        if not hold and in_replay + step - first < learner.learning_starts_steps:
             mode = "warm_up" if step < learner.learning_starts_steps else "fill"
         ensemble, history = run_chunk(
             ensemble,
@@ -322,14 +328,39 @@ def advance(
             block_size=block_size,
             mesh=mesh,
         )
-        step, in_replay = step + chunk_steps, in_replay + chunk_steps
-        if mode == "learn":
-            _stop_if_diverged(ensemble, step, num_learners)
-        if missing:
-            shown, history = jax.tree.map(lambda x: x[:num_learners] if x.ndim else x, (ensemble, history))
+        if waiting is not None:
+            yield None, waiting.checked_history(num_learners)
+        is_finite = _is_finite(ensemble.learner.params) if mode == "learn" else None
+        waiting = _Chunk(step + chunk_steps, history, is_finite)
+        if waiting.end_step in keep_steps or waiting.end_step == first + num_steps:
+            history = waiting.checked_history(num_learners)
+            shown = (
+                jax.tree.map(lambda x: x[:num_learners] if x.ndim else x, ensemble) if missing else ensemble
+            )
+            waiting = None
             yield shown, history
-        else:
-            yield ensemble, history
+
+
+class _Chunk(NamedTuple):
+    """A chunk that was dispatched and whose history has not been handed out."""
+
+    end_step: int
+    history: History
+    is_finite: jax.Array | None  # bool [N, padded]; None where nothing was learned
+
+    def checked_history(self, num_learners: int) -> History:
+        """The history of the learners that count. Waits for the chunk."""
+        if self.is_finite is not None:
+            diverged = np.flatnonzero(~np.asarray(self.is_finite)[:num_learners])
+            if diverged.size:
+                raise FloatingPointError(
+                    f"the weights of learner {diverged[0]} are not finite after step {self.end_step} "
+                    f"({diverged.size} of {num_learners} learners). Usual cause: learner.learning_rate is too "
+                    "large, or learner.discount is 1."
+                )
+        if self.history.action.shape[0] == num_learners:
+            return self.history
+        return jax.tree.map(lambda x: x[:num_learners], self.history)
 
 
 @jax.jit
@@ -337,15 +368,6 @@ def _is_finite(params: Any) -> jax.Array:
     """bool [N]: all of a learner's weights are."""
     leaves = [jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1) for leaf in jax.tree.leaves(params)]
     return jnp.stack(leaves).all(axis=0)
-
-
-def _stop_if_diverged(ensemble: Ensemble, step: int, num_learners: int) -> None:
-    diverged = np.flatnonzero(~np.asarray(_is_finite(ensemble.learner.params))[:num_learners])
-    if diverged.size:
-        raise FloatingPointError(
-            f"the weights of learner {diverged[0]} are not finite after step {step} ({diverged.size} of "
-            f"{num_learners} learners). Usual cause: learner.learning_rate is too large, or learner.discount is 1."
-        )
 
 
 def _pad(tree: Any, missing: int) -> Any:

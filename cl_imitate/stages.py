@@ -10,7 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_imitate import checkpoint, config, keys, load_config, populations, progress, simulate, train
+from cl_imitate import (
+    block_size,
+    checkpoint,
+    config,
+    keys,
+    load_config,
+    populations,
+    progress,
+    simulate,
+    train,
+)
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import frozen, protocols, results, returns, rollouts, verdict
 from cl_imitate.evaluation.closed_loop import Frozen
@@ -25,9 +35,18 @@ from cl_imitate.types import History, Spec
 class Run:
     """A configuration and its folder. `origin` is the folder of the config file, for the gate's path."""
 
-    experiment: config.Experiment
+    written: config.Experiment  # as the file and the overrides say
     folder: RunDir
     origin: pathlib.Path
+
+    @property
+    def experiment(self) -> config.Experiment:
+        """The configuration, with a block size that was measured in this folder in the place of "auto"."""
+        measured = self.folder.manifest.get("block_size")
+        if self.written.simulation.block_size != "auto" or measured is None:
+            return self.written
+        simulation = dataclasses.replace(self.written.simulation, block_size=measured["picked"])
+        return dataclasses.replace(self.written, simulation=simulation)
 
     @property
     def path(self) -> pathlib.Path:
@@ -90,11 +109,23 @@ def check_runnable(experiment: config.Experiment, origin: pathlib.Path) -> None:
 
 def simulate_stage(run: Run) -> None:
     """Record every population's whole history, and keep the snapshots that the protocols start from."""
+    if run.experiment.simulation.block_size == "auto":
+        _pick_block_size(run)
     with run.folder.stage("simulate") as facts:
         updates = [
             _simulate(run, name, num_steps) for name, num_steps in _recorded_steps(run.experiment).items()
         ]
         facts["td_updates"] = sum(updates)
+
+
+def _pick_block_size(run: Run) -> None:
+    simulation = dataclasses.replace(run.written.simulation, block_size=1)
+    population = populations.make("recorded", dataclasses.replace(run.written, simulation=simulation))
+    rates = block_size.measure(population, chunk_steps=chunk_steps(run.written))
+    picked = block_size.pick(rates)
+    run.folder.note(
+        block_size={"picked": picked, "steps_per_second": {str(k): round(v) for k, v in rates.items()}}
+    )
 
 
 def _recorded_steps(experiment: config.Experiment) -> dict[str, int]:
@@ -123,7 +154,7 @@ def _simulate(run: Run, name: str, num_steps: int) -> int:
         _save_snapshot(run, name, 0, ensemble)
     label = f"simulate {name.replace('_', ' ')}"
     with progress.bar(label, population.num_learners * num_steps, "steps") as tick:
-        for step, (ensemble, history) in enumerate(
+        for step, (kept, history) in enumerate(
             simulate.advance(
                 ensemble,
                 population.streams,
@@ -132,11 +163,14 @@ def _simulate(run: Run, name: str, num_steps: int) -> int:
                 **population.static,
                 num_steps=num_steps,
                 chunk_steps=chunk,
+                keep_steps=wanted,
             ),
             start=1,
         ):
-            if step * chunk in wanted:
-                _save_snapshot(run, name, step * chunk, ensemble)
+            if kept is not None:
+                ensemble = kept
+                if step * chunk in wanted:
+                    _save_snapshot(run, name, step * chunk, ensemble)
             writer.append(jax.tree.map(np.asarray, history))
             tick(history.action.size)
     writer.close()

@@ -53,7 +53,28 @@ class ScreenObservation:
         return flat.reshape(*packed.shape[:-1], self.height, self.width, self.channels).astype(jnp.float32)
 
 
-Observation = SymbolObservation | ScreenObservation
+@dataclasses.dataclass(frozen=True)
+class VectorObservation:
+    """Real numbers float32 [num_values], stored as their bytes, uint8 [4 * num_values]."""
+
+    num_values: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (4 * self.num_values,)
+
+    def pack(self, values: jax.Array) -> jax.Array:
+        """float32 [..., num_values] -> uint8 [..., 4 * num_values]."""
+        raw = jax.lax.bitcast_convert_type(values, jnp.uint8)
+        return raw.reshape(*values.shape[:-1], 4 * self.num_values)
+
+    def unpack(self, packed: jax.Array) -> jax.Array:
+        """uint8 [..., 4 * num_values] -> float32 [..., num_values]."""
+        raw = packed.reshape(*packed.shape[:-1], self.num_values, 4)
+        return jax.lax.bitcast_convert_type(raw, jnp.float32)
+
+
+Observation = SymbolObservation | ScreenObservation | VectorObservation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +86,7 @@ class Spec:
     reward_dtype: str  # "int8" where rewards are small integers (stored exactly), else "float32"
     can_truncate: bool  # False: an episode ends by termination only, so a next row is a next observation
     episode_steps: int | None  # the fixed episode length, or None where it varies
+    num_channels: int | None = None  # of a screen: no task ever lights the channels from here on
 
 
 @struct.dataclass(kw_only=True)
@@ -82,7 +104,7 @@ class Transition:
 class History:
     """Everything learners observed and did, `[N, T]`, from random initialisation, nothing left out."""
 
-    obs: jax.Array  # uint8 [N, T] symbols, or uint8 [N, T, bytes] bit-packed screens
+    obs: jax.Array  # uint8 [N, T] symbols, or uint8 [N, T, bytes]: bit-packed screens, vectors
     action: jax.Array  # uint8 [N, T]
     reward: jax.Array  # int8 or float32 [N, T]
     terminated: jax.Array  # bool [N, T]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import keys
-from cl_imitate.config import Bandit, DarkRoom, KeyToDoor, Lock, MinAtar, RandomMDP, Shapes
+from cl_imitate.config import Bandit, CartPole, DarkRoom, KeyToDoor, Lock, MinAtar, RandomMDP, Shapes
 from cl_imitate.envs import tasks
 
 SHAPES = Shapes(num_symbols=64, num_actions=5, num_states=64, num_outcomes=3)
@@ -33,7 +33,7 @@ TABULAR = {
     "bandit_contexts": Bandit(num_contexts=3),
     "random_mdp": RandomMDP(),
 }
-ENVIRONMENTS = TABULAR | {game: MinAtar(game=game) for game in GAMES}
+ENVIRONMENTS = TABULAR | {game: MinAtar(game=game) for game in GAMES} | {"cart_pole": CartPole()}
 
 
 class Rollout(NamedTuple):

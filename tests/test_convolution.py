@@ -33,4 +33,4 @@ def test_columns_are_the_unpacked_screens_with_the_batch_innermost():
     screen = jax.random.bernoulli(jax.random.key(0), 0.3, (6, 10, 9, 7))
     columns = columns_of(SCREEN.pack(screen), SCREEN)
     assert np.array_equal(columns, screen.transpose(3, 1, 2, 0))
-    assert columns.dtype == np.float32
+    assert columns.dtype == np.uint8

@@ -1,6 +1,6 @@
 """The learner against a numpy re-implementation, and against environments whose values are known."""
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ from cl_imitate import config
 from cl_imitate.envs.base import SymbolObservation
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.learners import replay as replay_lib
+from cl_imitate.learners.q_networks import make_q_network
 from cl_imitate.types import ScreenObservation, Spec
+from tests.ensembles import assert_same
 
 SPEC = Spec(
     observation=SymbolObservation(6), num_actions=3, reward_dtype="int8", can_truncate=True, episode_steps=4
@@ -117,98 +119,6 @@ def test_fifty_updates_equal_a_numpy_learner_s(optimiser, loss, double_q, period
         np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-4)
 
 
-PROBES = {
-    # name: (transitions (obs, action, reward, terminated, next obs), discount, expected {(obs, action): Q})
-    "one step": ([(0, a, 1, True, 5) for a in range(3)], 0.9, {(0, a): 1.0 for a in range(3)}),
-    "reward depends on the action": (
-        [(0, a, a, True, 5) for a in range(3)],
-        0.9,
-        {(0, a): float(a) for a in range(3)},
-    ),
-    "reward depends on the observation": (
-        [(o, a, o, True, 5) for o in range(3) for a in range(3)],
-        0.9,
-        {(o, a): float(o) for o in range(3) for a in range(3)},
-    ),
-    "two steps, discounted": (
-        [(0, a, 0, False, 1) for a in range(3)] + [(1, a, 2 * (a == 1), True, 5) for a in range(3)],
-        0.5,
-        {(0, 0): 1.0, (1, 0): 0.0, (1, 1): 2.0},
-    ),
-    "a truncated end bootstraps, for ever": (
-        [(2, a, 1, False, 2) for a in range(3)],
-        0.5,
-        {(2, a): 2.0 for a in range(3)},
-    ),
-}
-
-
-@functools.partial(jax.jit, static_argnames=("dqn", "period"))
-def learn(state, rates, cursor, *, dqn, period):
-    """1,500 updates on what is in the ring."""
-
-    def body(state, step):
-        state, _ = dqn.update(jax.random.fold_in(jax.random.key(9), step), state, rates, cursor)
-        if period:
-            due = step % period == 0
-            target = jax.tree.map(
-                lambda new, old: jnp.where(due, new, old), state.params, state.target_params
-            )
-            state = state.replace(target_params=target)
-        return state, None
-
-    return jax.lax.scan(body, state, jnp.arange(1500))[0]
-
-
-@pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"double_q": True},
-        {"loss": "huber"},
-        {"target_period_updates": 20},
-        {"optimiser": "rmsprop_centred", "learning_rate": 3e-3},
-        {"replay": "latest", "batch_size": 9},
-    ],
-    ids=lambda changes: " ".join(map(str, changes.values())) or "default",
-)
-def test_known_values_are_learned(probe, changes):
-    transitions, discount, expected = PROBES[probe]
-    settings = {"learning_rate": 1e-2, "hidden": (16,), "replay_capacity": 64, **changes}
-    learner = config.Learner(**settings)
-    dqn = dqn_lib.make_dqn(learner, SPEC)
-    rates = one_rate(dqn_lib.hyperparams(learner, 1)).replace(discount=jnp.float32(discount))
-    # a transition is stored as a row pair: give each its own observation, then what came of it
-    state, cursor = dqn.init(jax.random.key(0), jnp.uint8(transitions[0][0])), replay_lib.first_cursor()
-    rows = state.rows
-    for (_, action, reward, terminated, final), following in zip(
-        transitions, [*transitions[1:], transitions[0]], strict=True
-    ):
-        rows = dqn.replay.add(
-            rows,
-            cursor,
-            jnp.uint8(following[0]),
-            jnp.int32(action),
-            jnp.float32(reward),
-            jnp.bool_(terminated),
-            jnp.uint8(final),
-        )
-        cursor = replay_lib.advance(cursor)
-    state = state.replace(rows=rows)
-
-    state = learn(state, rates, cursor, dqn=dqn, period=learner.target_period_updates)
-    for (obs, action), value in expected.items():
-        q = _values(dqn, state, jnp.uint8(obs))
-        assert q[action] == pytest.approx(value, abs=0.08), (obs, action, q)
-
-
-def _values(dqn, state, obs):
-    from cl_imitate.learners.q_networks import make_q_network
-
-    return make_q_network(SPEC, hidden=(16,), conv_features=16).apply(state.params, obs)
-
-
 def test_epsilon_falls_linearly_then_stays_and_can_be_held():
     learner = config.Learner(epsilon_start=1.0, epsilon_end=0.1, epsilon_decay_steps=90)
     rates = one_rate(dqn_lib.hyperparams(learner, 1))
@@ -271,3 +181,23 @@ def test_screens_are_learned_from_too():
     for step in range(150):
         state, loss = update(jax.random.key(step), state, rates, cursor)
     assert loss < 1e-3
+
+
+def test_channels_that_a_game_never_lights_are_left_out_and_nothing_changes():
+    screen = ScreenObservation(10, 10, 7)
+    whole = Spec(
+        observation=screen, num_actions=3, reward_dtype="int8", can_truncate=False, episode_steps=None
+    )
+    part = dataclasses.replace(whole, num_channels=4)
+    networks = [make_q_network(spec, hidden=(16,), conv_features=4) for spec in (whole, part)]
+    params = networks[0].init(jax.random.key(0))
+    assert_same(params, networks[1].init(jax.random.key(0)))
+    lit = jax.random.bernoulli(jax.random.key(1), 0.3, (5, 10, 10, 7)).at[..., 4:].set(False)
+    obs = screen.pack(lit)
+
+    def loss(network):
+        return lambda params: jnp.sin(network.apply(params, obs)).sum()
+
+    values, grads = zip(*(jax.value_and_grad(loss(network))(params) for network in networks), strict=True)
+    np.testing.assert_allclose(*values, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *grads)

@@ -45,7 +45,7 @@ def test_every_stage_leaves_its_artifact(run):
     expected = ("config.toml", "manifest.json", "metrics.jsonl", "verdict.json", "report/index.html")
     assert all((run.path / name).is_file() for name in expected)
     assert set(run.folder.manifest["stages"]) == {"simulate", "train", "evaluate", "report"}
-    assert load_config.load(run.path / "config.toml") == run.experiment
+    assert load_config.load(run.path / "config.toml") == run.written
 
 
 def test_the_verdict_has_every_key_that_is_promised(run, verdict):
@@ -175,6 +175,7 @@ def test_the_command_line_shows_a_run_and_lists_the_environments(run):
         "key_to_door",
         "bandit",
         "random_mdp",
+        "cart_pole",
         "minatar",
     ]
 

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from cl_imitate.products import columns_product, filters_product, rows_product
+from cl_imitate.products import columns_product, filters_product, rows_of, rows_product
 
 PLAIN = {
     "rows": (rows_product, (5, 3), lambda x, w: x @ w),
@@ -24,6 +24,34 @@ def test_a_product_equals_the_plain_one_in_value_and_gradients(name):
     ours, theirs = (jax.grad(loss(function), (0, 1))(x, w) for function in (product, plain))
     for one, two in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_rounded_factors_are_rounded_and_sums_are_not(name):
+    product, shape, plain = PLAIN[name]
+    x = 1.0 + jax.random.uniform(jax.random.key(0), shape)
+    w = 1.0 + jax.random.uniform(jax.random.key(1), (3, 4))
+    exact = np.asarray(plain(np.asarray(x, np.float64), np.asarray(w, np.float64)))
+    error = {kind: np.abs(product(x, w, kind) / exact - 1).max() for kind in ("float32", "bfloat16")}
+    assert error["float32"] < 1e-6
+    assert 1e-4 < error["bfloat16"] < 2**-7
+    rounded = np.asarray(plain(*(np.asarray(y.astype(jax.numpy.bfloat16), np.float64) for y in (x, w))))
+    np.testing.assert_allclose(product(x, w, "bfloat16"), rounded, rtol=1e-6)
+    assert jax.grad(lambda w: product(x, w, "bfloat16").sum())(w).dtype == np.float32
+
+
+def test_reading_rows_equals_a_product_with_one_hot_rows():
+    table = jax.random.normal(jax.random.key(0), (7, 4))
+    index = jax.numpy.array([3, 0, 3, 6, 3], jax.numpy.int32)
+    one_hot = jax.nn.one_hot(index, 7)
+
+    def loss(function):
+        return lambda table: jax.numpy.sin(function(table)).sum()
+
+    np.testing.assert_array_equal(rows_of(table, index), one_hot @ table)
+    ours, theirs = (jax.grad(loss(f))(table) for f in (lambda t: rows_of(t, index), lambda t: one_hot @ t))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+    assert (ours[1] == 0).all()
 
 
 @pytest.mark.parametrize("name", PLAIN)

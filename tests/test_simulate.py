@@ -232,3 +232,38 @@ def test_a_chunk_fits_the_target_period_or_the_error_names_the_keys():
     odd = config.Learner(steps_per_update=4)
     with pytest.raises(ValueError, match="steps_per_update = 4"):
         simulate.chunk_plan((30,), odd, at_most=2048)
+
+
+def test_the_next_chunk_is_dispatched_before_a_history_is_handed_out(monkeypatch):
+    one, dispatched = group(4), []
+    run_chunk = simulate.run_chunk
+    monkeypatch.setattr(simulate, "run_chunk", lambda *a, **k: dispatched.append(0) or run_chunk(*a, **k))
+    seen = [
+        (ensemble is None, len(dispatched))
+        for ensemble, _ in simulate.advance(
+            one.newborn(),
+            one.streams,
+            one.env_params,
+            one.rates,
+            env=one.family.env,
+            dqn=one.dqn,
+            learner=one.learner,
+            num_steps=40,
+            chunk_steps=8,
+            block_size=2,
+            keep_steps={16},
+        )
+    ]
+    # an ensemble that is handed out is not yet consumed: at 16, and at the end
+    assert seen == [(True, 2), (False, 2), (True, 4), (True, 5), (False, 5)]
+
+
+def test_4096_learners_in_one_program_are_distinct_and_the_same_as_in_small_company():
+    few, many = group(4), group(4096)
+    _, first = few.live(few.newborn(), 40, chunk_steps=40)
+    ensemble, second = many.live(many.newborn(), 40, chunk_steps=40)
+    assert_same(first, jax.tree.map(lambda x: x[:4], second))
+    table = np.asarray(ensemble.learner.params["first"]["table"]).reshape(4096, -1)
+    assert len(np.unique(table, axis=0)) == 4096
+    lives = np.concatenate([second.action, second.obs, second.explored], axis=1)
+    assert len(np.unique(lives, axis=0)) > 4000

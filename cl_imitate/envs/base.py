@@ -1,9 +1,9 @@
 """The environment bundle: pure functions for ONE environment; `vmap` is the caller's.
 
 The interface follows gymnax 1.0: typed keys, `terminated` and `truncated` apart, auto-reset always on with
-the final observation returned. Two things are added. Observations are *compact* (a uint8 symbol, or a
-bit-packed uint8 screen), so they are stored once in the smallest exact type everywhere; and a reset keeps the
-state's *age*, the number of steps lived since the very first one, which open-ended tasks depend on.
+the final observation returned. Two things are added. Observations are *compact* (a uint8 symbol, a bit-packed
+uint8 screen, or the bytes of a vector), so they are stored once in the smallest exact type everywhere; and a reset
+keeps the state's *age*, the number of steps lived since the very first one, which open-ended tasks depend on.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import struct
 
-from cl_imitate.types import Observation, ScreenObservation, Spec, SymbolObservation
+from cl_imitate.types import Observation, ScreenObservation, Spec, SymbolObservation, VectorObservation
 
 __all__ = [
     "Env",
@@ -23,6 +23,7 @@ __all__ = [
     "Spec",
     "SymbolObservation",
     "TimeStep",
+    "VectorObservation",
 ]
 
 EnvParams = Any  # a pytree: the task

@@ -163,5 +163,6 @@ def make_env(game: str) -> Env:
         reward_dtype="int8",
         can_truncate=False,
         episode_steps=None,
+        num_channels=NUM_CHANNELS[game],
     )
     return Env(spec=spec, init=init, reset=reset, step=step)

@@ -10,6 +10,7 @@ import numpy as np
 from cl_imitate import keys
 from cl_imitate.config import (
     Bandit,
+    CartPole,
     DarkRoom,
     Environment,
     KeyToDoor,
@@ -19,7 +20,7 @@ from cl_imitate.config import (
     Shapes,
     Variant,
 )
-from cl_imitate.envs import bandit, dark_room, key_to_door, lock, random_mdp
+from cl_imitate.envs import bandit, cart_pole, dark_room, key_to_door, lock, random_mdp
 from cl_imitate.envs import variants as variants_of
 from cl_imitate.envs.base import Env, EnvParams
 from cl_imitate.envs.exact import exact_return
@@ -41,6 +42,7 @@ _DESCRIPTIONS = {
     "key_to_door": "a room with a hidden key, then a hidden door (Laskin et al. 2022)",
     "bandit": "Bernoulli arms, with one or several observed contexts",
     "random_mdp": "a tabular MDP with random transitions and rewards (after Duan et al. 2016)",
+    "cart_pole": "a pole to be balanced on a cart (Barto, Sutton & Anderson 1983; one task, no variants)",
     "minatar": "Breakout, Space Invaders, Asterix or Freeway (Young & Tian 2019; gymnax, Lange 2022)",
 }
 
@@ -80,13 +82,15 @@ def make(
 ) -> Family:
     """The family of a configuration. Train and held-out tasks are disjoint (before variants).
 
-    A MinAtar game has no hidden parameters: both of its splits hold the one task, and `shapes` does not apply.
+    MinAtar games and the cart have no hidden parameters: both splits hold the one task, `shapes` does not apply.
 
     Raises:
         ValueError: the family does not fit the shapes, a split is empty, or a variant does not apply.
     """
     if isinstance(environment, MinAtar):
         return _make_minatar(environment, variants)
+    if isinstance(environment, CartPole):
+        return _make_cart_pole(environment, variants)
     return _make_tabular(environment, shapes, variants, split)
 
 
@@ -119,6 +123,25 @@ def _make_tabular(
         sample=sample,
         exact_return=exact_return,
         published_return=None,
+        random_return=None,
+    )
+
+
+def _make_cart_pole(environment: CartPole, variants: tuple[Variant, ...]) -> Family:
+    if variants:
+        raise ValueError(
+            f"the variant {variants[0]} does not apply to cart_pole, which has none. Fix: leave it out."
+        )
+
+    def sample(key: jax.Array):
+        del key
+        return cart_pole.params(environment.max_episode_steps)
+
+    return Family(
+        env=cart_pole.make_env(),
+        sample=sample,
+        exact_return=None,
+        published_return=float(environment.max_episode_steps),  # a pole that never falls
         random_return=None,
     )
 

@@ -133,7 +133,7 @@ def learner_arm(
     first_update = int(ensemble.clock.update)
     num_blocks = protocol.horizon_steps // scene.block_steps
     blocks = BlockReturns((population.num_learners,), num_steps, scene.block_steps)
-    for ensemble, history in simulate.advance(
+    for kept, history in simulate.advance(
         ensemble,
         scene.population.streams.replace(env=scene.env_keys),
         population.env_params,
@@ -143,6 +143,7 @@ def learner_arm(
         chunk_steps=scene.chunk_steps,
         hold=hold,
     ):
+        ensemble = ensemble if kept is None else kept
         history = jax.tree.map(np.asarray, history)
         blocks.add(history.reward, history.terminated | history.truncated)
         if keep is not None:

@@ -32,7 +32,7 @@ def window(
 
 
 def thin(history: History, *, every_episodes: int, episode_steps: int) -> History:
-    """Every so-manieth episode of each history [N, T], from the first one on; episodes have a fixed length.
+    """Every n-th episode of each history [N, T], from the first one on; episodes have a fixed length.
 
     What is left is a life in which the same learning takes fewer episodes. `thinned_step` maps steps.
     """

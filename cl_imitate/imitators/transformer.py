@@ -23,7 +23,7 @@ from cl_imitate.convolution import columns_of, convolve_3x3
 from cl_imitate.imitators.attention import attend_cache, causal_attention, rotate
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.products import columns_product
-from cl_imitate.types import NUM_AGES, Observation, ScreenObservation, Spec, StepTokens
+from cl_imitate.types import NUM_AGES, Observation, ScreenObservation, Spec, StepTokens, VectorObservation
 
 EMBEDDING_STD = 0.3
 
@@ -43,7 +43,7 @@ class Table(nnx.Module):
 
 
 class ObservationEmbedding(nnx.Module):
-    """Symbols by table (or by the tables of their two factors), screens by a convolution."""
+    """Symbols by table (or by the tables of their two factors), screens by a convolution, vectors linearly."""
 
     def __init__(self, observation: Observation, imitator: config.Imitator, *, rngs: nnx.Rngs):
         self.observation = observation
@@ -53,6 +53,8 @@ class ObservationEmbedding(nnx.Module):
             cells = (observation.height - 2) * (observation.width - 2)
             self.convolution = nnx.Linear(9 * observation.channels, imitator.conv_features, rngs=rngs)
             self.project = nnx.Linear(cells * imitator.conv_features, width, rngs=rngs)
+        elif isinstance(observation, VectorObservation):
+            self.project = nnx.Linear(observation.num_values, width, rngs=rngs)
         elif self.factor:
             self.high = Table(-(-observation.num_symbols // self.factor), width, rngs=rngs)
             self.low = Table(self.factor, width, rngs=rngs)
@@ -69,6 +71,8 @@ class ObservationEmbedding(nnx.Module):
             projected = columns_product(cells, self.project.kernel[...]).reshape(*obs.shape[:-1], -1)
             bias = self.project.bias[...]  # pyright: ignore[reportOptionalSubscript]
             return projected + jnp.broadcast_to(bias, projected.shape)
+        if isinstance(self.observation, VectorObservation):
+            return self.project(self.observation.unpack(obs))
         symbol = obs.astype(jnp.int32)
         if self.factor:
             return self.high(symbol // self.factor) + self.low(symbol % self.factor)

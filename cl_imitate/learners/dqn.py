@@ -95,7 +95,9 @@ def make_optimiser(name: str) -> optax.GradientTransformation:
 @functools.cache
 def make_dqn(learner: config.Learner, spec: Spec) -> DQN:
     """The learner that `learner` describes, for environments of `spec`."""
-    network = make_q_network(spec, hidden=learner.hidden, conv_features=learner.conv_features)
+    network = make_q_network(
+        spec, hidden=learner.hidden, conv_features=learner.conv_features, products=learner.products
+    )
     optimiser = make_optimiser(learner.optimiser)
     replay = replay_lib.make_replay(
         spec, capacity=learner.replay_capacity, batch_size=learner.batch_size, kind=learner.replay

@@ -1,0 +1,74 @@
+"""How many learners are best computed together on this machine, by a short measurement.
+
+A large block gives a GPU enough to do at once; on a CPU a small one stays in the cache. A learner's bits depend on
+the block size, so what was picked belongs to the run.
+"""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+
+from cl_imitate import sharding, simulate
+from cl_imitate.populations import Population
+
+_MAX_STEPS = 256
+_REPETITIONS = 3
+
+
+def candidates(num_learners: int, num_devices: int) -> tuple[int, ...]:
+    """Sizes to try: powers of four, up to what leaves every device a block, and that itself."""
+    most = max(1, num_learners // num_devices)
+    return tuple(sorted({4**n for n in range(10) if 4**n < most} | {most}))
+
+
+def measure(population: Population, *, chunk_steps: int) -> dict[int, float]:
+    """Learner-steps a second, TD updates included, for every candidate block size.
+
+    Each is compiled, run once, and then timed in turn with the others; the fastest of three counts. Nothing of
+    it enters the run.
+    """
+    num_devices = len(jax.local_devices())
+    num_steps = simulate.chunk_plan((chunk_steps,), population.learner, at_most=_MAX_STEPS)
+    trials = {
+        size: _Trial(population, size, num_devices, num_steps)
+        for size in candidates(population.num_learners, num_devices)
+    }
+    for trial in trials.values():
+        trial.seconds()
+    seconds = {size: min(trial.seconds() for _ in range(_REPETITIONS)) for size, trial in trials.items()}
+    return {size: size * num_devices * num_steps / seconds[size] for size in trials}
+
+
+def pick(rates: dict[int, float]) -> int:
+    """The smallest block that is within 5% of the fastest: nearer together than that, a measurement is a coin."""
+    return min(size for size, rate in rates.items() if rate >= 0.95 * max(rates.values()))
+
+
+class _Trial:
+    """One block a device, living on and on."""
+
+    def __init__(self, population: Population, size: int, num_devices: int, num_steps: int):
+        num = size * num_devices
+        members = jnp.arange(num) % population.num_learners
+        some = dataclasses.replace(
+            population,
+            learner_keys=population.learner_keys[members],
+            env_params=jax.tree.map(lambda x: x[members], population.env_params),
+        )
+        mesh = sharding.ensemble_mesh(num_devices)
+        self._ensemble = sharding.place(some.newborn(), mesh, simulate.SPECS)
+        self._rest = [
+            sharding.place(jax.tree.map(lambda x: x[members], tree), mesh, sharding.SPLIT)
+            for tree in (population.streams, population.env_params, population.rates)
+        ]
+        self._static = {**population.static, "block_size": size, "mesh": mesh, "num_steps": num_steps}
+
+    def seconds(self) -> float:
+        start = time.perf_counter()
+        self._ensemble, history = simulate.run_chunk(
+            self._ensemble, *self._rest, **self._static, mode="learn"
+        )
+        jax.block_until_ready((self._ensemble, history))
+        return time.perf_counter() - start
