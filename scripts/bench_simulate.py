@@ -1,0 +1,454 @@
+"""Learners a second: ours against other designs on the same work, interleaved in one process.
+
+    python scripts/bench_simulate.py --quick                  # 5 minutes on 2 cores
+    python scripts/bench_simulate.py --plot bench_simulate.png
+    python scripts/bench_simulate.py --learners 1 64 1024 4096 # on a GPU
+
+Needs `pip install '.[bench]'`. One JSON line a row on stdout. Rows of one learner get one core, the others all.
+A row is refused if its updates were not made, if two learners have equal weights, or if it implies more FLOP/s than
+the machine's measured matrix-product peak.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+ENVIRONMENTS = ("cart_pole", "dark_room", "breakout")
+# What an update of a batch of 32 takes, by count: two forward passes and a backward one of twice their cost, and
+# weights (4 B) read by each, with gradients and Adam's two moments read and written.
+WEIGHTS = {
+    "cart_pole": 4 * 120 + 120 * 84 + 84 * 2,
+    "dark_room": 81 * 64 + 64 * 5,
+    "breakout": 1024 * 128 + 128 * 6,
+}
+CONVOLUTION_PRODUCTS = {"breakout": 64 * 9 * 4 * 16}
+BYTES_PER_WEIGHT = 4 * 12
+HIDDEN = {"cart_pole": (120, 84), "dark_room": (64,), "breakout": (128,)}
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+        _child(arguments)
+        return
+    rows, everything = [], len(os.sched_getaffinity(0))
+    for cores in _core_counts(arguments, everything):
+        command = [sys.executable, __file__, *sys.argv[1:], "--cores", str(cores), "--all", str(everything)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            for line in child.stdout:
+                print(line, end="", flush=True)
+                rows.append(json.loads(line))
+        if child.returncode:
+            sys.exit(child.returncode)
+    _print_ratios(rows)
+    if arguments.plot:
+        _plot(rows, arguments.plot)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="shorter timings, 1 and 8 learners")
+    parser.add_argument("--learners", type=int, nargs="+", help="default: 1 8 32")
+    parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=ENVIRONMENTS)
+    parser.add_argument("--implementations", nargs="+", default=["ours", "rejax", "purejaxrl_style", "naive"])
+    parser.add_argument("--replay", type=int, nargs="+", default=[10_000], help="capacities")
+    parser.add_argument(
+        "--products", default="float32", choices=("float32", "tf32", "bfloat16"), help="ours only"
+    )
+    parser.add_argument(
+        "--recording", action="store_true", help="ours only: without, with, and with the disk"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="of timing for each row (default 6; quick: 2)"
+    )
+    parser.add_argument("--plot", help="a PNG")
+    parser.add_argument("--cores", type=int, help=argparse.SUPPRESS)  # in a child: how many it keeps
+    parser.add_argument("--all", type=int, help=argparse.SUPPRESS)  # and how many there are
+    arguments = parser.parse_args()
+    arguments.learners = arguments.learners or ([1, 8] if arguments.quick else [1, 8, 32])
+    arguments.seconds = arguments.seconds or (2.0 if arguments.quick else 6.0)
+    return arguments
+
+
+def _core_counts(arguments: argparse.Namespace, everything: int) -> list[int]:
+    return sorted({1 if num == 1 else everything for num in arguments.learners})
+
+
+# ---- one process, one number of cores
+
+
+@dataclasses.dataclass
+class Entry:
+    """A compiled chunk that lives on and on."""
+
+    labels: dict[str, Any]
+    advance: Callable  # carry -> carry
+    carry: Any
+    params: Callable
+    num_updates: Callable
+    num_learners: int
+    num_steps: int
+    compile_s: float
+    peak_bytes: int
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+    def turn(self) -> None:
+        import jax
+
+        start = time.perf_counter()
+        self.carry = self.advance(self.carry)
+        jax.block_until_ready(self.carry)
+        self.seconds.append(time.perf_counter() - start)
+
+    def updates(self) -> int:
+        import numpy as np
+
+        counted = np.asarray(self.num_updates(self.carry))
+        return int(counted) * self.num_learners if counted.ndim == 0 else int(counted.sum())
+
+
+def _child(arguments: argparse.Namespace) -> None:
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", arguments.cores)
+    peak_flops, bandwidth = _peaks()
+    for name in arguments.environments:
+        for num_learners in arguments.learners:
+            if (1 if num_learners == 1 else arguments.all) != arguments.cores:
+                continue
+            for replay in arguments.replay:
+                entries = _entries(arguments, name, num_learners, replay)
+                _time(entries, arguments.seconds)
+                for entry in _best_of_each(entries):
+                    print(json.dumps(_row(entry, name, replay, peak_flops, bandwidth)), flush=True)
+
+
+def _entries(arguments, name: str, num_learners: int, replay: int) -> list[Entry]:
+    num_steps = 64 if name == "breakout" and not _has_gpu() else 256
+    made = []
+    for implementation in arguments.implementations:
+        if implementation == "ours":
+            for recording in ("off", "memory", "disk") if arguments.recording else ("memory",):
+                made += _ours(arguments, name, num_learners, replay, num_steps, recording)
+        else:
+            for split in {False, num_learners > 1 and _num_devices() > 1}:
+                made.append(_peer(implementation, name, num_learners, replay, num_steps, split))
+    return made
+
+
+def _num_devices() -> int:
+    import jax
+
+    return len(jax.local_devices())
+
+
+def _has_gpu() -> bool:
+    import jax
+
+    return jax.local_devices()[0].platform != "cpu"
+
+
+def _compiled(function, *args) -> tuple[Any, float, int]:
+    """A program, the seconds its compilation took, and the bytes it needs."""
+    import jax
+
+    start = time.perf_counter()
+    program = jax.jit(function, donate_argnums=0).lower(*args).compile()
+    seconds = time.perf_counter() - start
+    memory = program.memory_analysis()
+    return program, seconds, _bytes(memory)
+
+
+def _bytes(memory) -> int:
+    parts = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return int(parts - memory.alias_size_in_bytes)
+
+
+def _peer(
+    implementation: str, name: str, num_learners: int, replay: int, num_steps: int, split: bool
+) -> Entry:
+    """A peer on one device that may use all cores, or split over a device a core: the faster one is shown."""
+    import jax
+    import simulate_peers
+
+    from cl_imitate import sharding
+
+    peer = simulate_peers.PEERS[implementation](name, num_learners, replay)
+
+    def chunk(members, shared):
+        body = jax.lax.scan(lambda carry, _: (peer.step(*carry), None), (members, shared), None, num_steps)
+        return body[0]
+
+    function, carry = chunk, (peer.members, peer.shared)
+    if split:
+        mesh = sharding.ensemble_mesh(num_learners)
+        specs = (sharding.SPLIT, sharding.WHOLE)
+        function = sharding.over_ensemble(chunk, mesh, in_specs=specs, out_specs=specs)
+        carry = sharding.place(carry, mesh, specs)
+    program, compile_s, peak_bytes = _compiled(lambda carry: function(*carry), carry)
+    return Entry(
+        {"impl": implementation, "split": split},
+        program,
+        carry,
+        lambda carry: peer.params(carry[0]),
+        lambda carry: peer.num_updates(carry[0]),
+        num_learners,
+        num_steps,
+        compile_s,
+        peak_bytes,
+    )
+
+
+def _population(arguments, name: str, num_learners: int, replay: int):
+    from cl_imitate import config, populations
+
+    environment = {
+        "cart_pole": config.CartPole(),
+        "dark_room": config.DarkRoom(),
+        "breakout": config.MinAtar(game="breakout"),
+    }[name]
+    learner = config.Learner(
+        learning_rate=2.5e-4,
+        hidden=HIDDEN[name],
+        replay_capacity=replay,
+        batch_size=32,
+        target_period_updates=1024,
+        products=arguments.products,
+    )
+    experiment = config.Experiment(
+        name="bench",
+        environment=environment,
+        shapes=config.Shapes(num_symbols=81, num_actions=5, num_states=81),
+        learner=learner,
+        simulation=config.Simulation(num_recorded=num_learners, block_size=1),
+    )
+    return populations.make("recorded", experiment)
+
+
+def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[Entry]:
+    """One entry for every block size worth trying; the fastest one is shown."""
+
+    from cl_imitate import block_size, sharding, simulate
+
+    population = _population(arguments, name, num_learners, replay)
+    entries = []
+    for size in block_size.candidates(num_learners, _num_devices()):
+        num_blocks = -(-num_learners // size)
+        if num_blocks * size != num_learners:
+            continue
+        mesh = sharding.ensemble_mesh(num_blocks)
+        static = {
+            **population.static,
+            "block_size": size,
+            "mesh": mesh,
+            "num_steps": num_steps,
+            "mode": "learn",
+        }
+        rest = [
+            sharding.place(tree, mesh, sharding.SPLIT)
+            for tree in (population.streams, population.env_params, population.rates)
+        ]
+        carry = sharding.place(population.newborn(), mesh, simulate.SPECS)
+
+        def chunk(ensemble, *rest, static=static):
+            ensemble, history = simulate.run_chunk(ensemble, *rest, **static)
+            return ensemble if recording == "off" else (ensemble, history)
+
+        program, compile_s, peak_bytes = _compiled(chunk, carry, *rest)
+        entries.append(
+            Entry(
+                {"impl": "ours", "block_size": size, "recording": recording},
+                _advance(program, rest, recording, population, num_steps),
+                carry,
+                lambda carry: carry.learner.params,
+                lambda carry: carry.clock.update,
+                num_learners,
+                num_steps,
+                compile_s,
+                peak_bytes,
+            )
+        )
+    return entries
+
+
+def _advance(program, rest, recording: str, population, num_steps: int) -> Callable:
+    import jax
+    import numpy as np
+
+    if recording == "off":
+        return lambda carry: program(carry, *rest)
+    if recording == "memory":
+        return lambda carry: program(carry, *rest)[0]
+    import pathlib
+    import tempfile
+
+    from cl_imitate.histories import store
+
+    folder = tempfile.TemporaryDirectory()
+    writer = store.Writer(
+        pathlib.Path(folder.name) / "histories",
+        fingerprint="bench",
+        spec=population.family.env.spec,
+        num_learners=population.num_learners,
+        num_steps=1 << 20,
+        learner_key_data=np.asarray(jax.random.key_data(population.learner_keys)),
+    )
+    waiting: list = [
+        folder
+    ]  # the chunk before is written while this one is computed, as in `simulate.advance`
+
+    def advance(carry):
+        carry, history = program(carry, *rest)
+        if len(waiting) > 1:
+            writer.append(jax.tree.map(np.asarray, waiting.pop()))
+        waiting.append(history)
+        return carry
+
+    return advance
+
+
+def _time(entries: list[Entry], seconds: float) -> None:
+    """All in turn, again and again, so that what else the machine does falls on each alike."""
+    for entry in entries:
+        entry.turn()
+        entry.turn()
+        entry.seconds.clear()
+    start_updates = [entry.updates() for entry in entries]
+    deadline = time.perf_counter() + seconds * len(entries)
+    while time.perf_counter() < deadline or len(entries[0].seconds) < 3:
+        for entry in entries:
+            entry.turn()
+    for entry, before in zip(entries, start_updates, strict=True):
+        made, due = entry.updates() - before, len(entry.seconds) * entry.num_steps * entry.num_learners
+        if made != due:
+            raise SystemExit(f"{entry.labels}: made {made} updates where {due} were timed")
+        _refuse_equal_learners(entry)
+
+
+def _refuse_equal_learners(entry: Entry) -> None:
+    import jax
+    import numpy as np
+
+    leaves = jax.tree.leaves(entry.params(entry.carry))
+    weights = np.concatenate([np.asarray(leaf).reshape(entry.num_learners, -1) for leaf in leaves], axis=1)
+    distinct = len(np.unique(weights[:, :: max(1, weights.shape[1] // 4096)], axis=0))
+    if distinct != entry.num_learners:
+        raise SystemExit(f"{entry.labels}: {distinct} different learners of {entry.num_learners}")
+
+
+def _best_of_each(entries: list[Entry]) -> list[Entry]:
+    best: dict[Any, Entry] = {}
+    for entry in entries:
+        key = (entry.labels["impl"], entry.labels.get("recording"))
+        if key not in best or _median(entry) < _median(best[key]):
+            best[key] = entry
+    return list(best.values())
+
+
+def _median(entry: Entry) -> float:
+    return sorted(entry.seconds)[len(entry.seconds) // 2]
+
+
+def flop_per_update(name: str) -> float:
+    return 2.0 * 32 * 4 * (WEIGHTS[name] + CONVOLUTION_PRODUCTS.get(name, 0))
+
+
+def _row(entry: Entry, name: str, replay: int, peak_flops: float, bandwidth: float) -> dict[str, Any]:
+    import jax
+
+    rate = entry.num_learners * entry.num_steps / _median(entry)
+    if rate * flop_per_update(name) > peak_flops:
+        raise SystemExit(
+            f"{entry.labels}: {rate:.0f} updates/s imply more than the peak of {peak_flops:.3g} FLOP/s"
+        )
+    ceiling = peak_flops / flop_per_update(name)
+    if _has_gpu():
+        ceiling = min(ceiling, bandwidth / (BYTES_PER_WEIGHT * WEIGHTS[name]))
+    device = jax.local_devices()[0]
+    return {
+        "bench": "simulate",
+        "env": name,
+        **entry.labels,
+        "learners": entry.num_learners,
+        "replay": replay,
+        "td_per_s": round(rate, 1),
+        "env_steps_per_s": round(rate, 1),
+        "compile_s": round(entry.compile_s, 2),
+        "peak_bytes": entry.peak_bytes,
+        "ceiling_share": round(rate / ceiling, 4),
+        "device": f"{device.platform} {device.device_kind}",
+        "cores": len(os.sched_getaffinity(0)),
+        "jax": jax.__version__,
+        "turns": len(entry.seconds),
+    }
+
+
+def _peaks() -> tuple[float, float]:
+    """Measured: float32 matrix products, FLOP/s over all devices; bytes/s of a large copy (read and written)."""
+    import jax
+    import jax.numpy as jnp
+
+    def best(function, *args):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            jax.block_until_ready([function(*args_of_one) for args_of_one in zip(*args, strict=True)])
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    devices, size = jax.local_devices(), 8192 if _has_gpu() else 1536
+    square = [jax.device_put(jnp.ones((size, size)), device) for device in devices]
+    product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
+    flops = 2.0 * size**3 * len(devices) / best(product, square)
+    large = [jax.device_put(jnp.ones((1 << 28 if _has_gpu() else 1 << 24,)), device) for device in devices]
+    copied = 2.0 * large[0].nbytes * len(devices) / best(jax.jit(lambda x: x + 1.0), large)
+    return flops, copied
+
+
+# ---- what comes out
+
+
+def _print_ratios(rows: list[dict]) -> None:
+    ours = {(r["env"], r["learners"], r["replay"]): r for r in rows if r["impl"] == "ours"}
+    for row in rows:
+        mine = ours.get((row["env"], row["learners"], row["replay"]))
+        if row["impl"] != "ours" and mine:
+            ratio = mine["td_per_s"] / row["td_per_s"]
+            words = f"{row['env']}, {row['learners']} learners, replay {row['replay']}: ours / {row['impl']}"
+            print(f"{words} = {ratio:.2f}", file=sys.stderr)
+
+
+def _plot(rows: list[dict], path: str) -> None:
+    import matplotlib.pyplot as plt
+
+    names = [name for name in ENVIRONMENTS if any(row["env"] == name for row in rows)]
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4 * len(names), 3.4), squeeze=False, layout="constrained"
+    )
+    for axis, name in zip(axes[0], names, strict=True):
+        for implementation in dict.fromkeys(row["impl"] for row in rows):
+            some = [row for row in rows if row["env"] == name and row["impl"] == implementation]
+            some = [row for row in some if row["replay"] == rows[0]["replay"]]
+            axis.plot(
+                [row["learners"] for row in some],
+                [row["td_per_s"] for row in some],
+                marker="o",
+                label=implementation,
+            )
+        axis.set(title=name, xlabel="learners", xscale="log", yscale="log")
+    axes[0][0].set_ylabel("TD updates a second, all learners")
+    axes[0][-1].legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

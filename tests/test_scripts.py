@@ -1,0 +1,93 @@
+"""The scripts that measure. (scripts/test and scripts/quickstart are what installs and runs all this.)"""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def minatar():
+    return load("reproduce_minatar")
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 30])
+def test_episodes_are_the_same_however_frames_are_chunked(minatar, chunk):
+    rng = np.random.default_rng(0)
+    reward, done = rng.integers(-1, 3, (2, 30)).astype(np.int8), rng.random((2, 30)) < 0.2
+    episodes = minatar.Episodes(2)
+    for start in range(0, 30, chunk):
+        episodes.add(reward[:, start : start + chunk], done[:, start : start + chunk])
+    for i in range(2):
+        ends = np.flatnonzero(done[i]) + 1
+        expected = [part.sum() for part in np.split(reward[i].astype(float), ends)[:-1]]
+        assert episodes.ends[i] == ends.tolist()
+        assert episodes.returns[i] == expected
+
+
+def test_a_point_is_the_mean_of_the_last_hundred_episodes(minatar):
+    ends, returns = list(range(10, 2010, 10)), [float(i) for i in range(200)]
+    assert minatar._at(2000, ends, returns) == np.mean(returns[100:])
+    assert minatar._at(35, ends, returns) == 1.0
+    assert np.isnan(minatar._at(5, ends, returns))
+
+
+SIZES = (
+    "learner.learning_starts_steps=50",
+    "learner.replay_capacity=200",
+    "learner.target_period_updates=50",
+    "learner.batch_size=4",
+    "learner.hidden=[8]",
+    "learner.conv_features=2",
+)
+
+
+def test_the_curve_goes_on_from_where_it_was_stopped(minatar, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(minatar, "CHUNK_STEPS", 50)
+    monkeypatch.setattr(minatar, "SAVE_EVERY_STEPS", 200)
+    monkeypatch.setattr(minatar, "PUBLISHED", {"breakout": {400: 0.5}})
+    monkeypatch.setattr(minatar, "ACCEPTED", {"breakout": {400: (0.0, 2.0)}})
+    monkeypatch.setattr(minatar.block_size, "measure", lambda *_, **__: {1: 1.0})
+
+    def curve(folder, frames):
+        sizes = [word for size in SIZES for word in ("--set", size)]
+        argv = [
+            "x",
+            "--games",
+            "breakout",
+            "--learners",
+            "2",
+            "--frames",
+            str(frames),
+            "--folder",
+            str(folder),
+        ]
+        monkeypatch.setattr(sys, "argv", argv + sizes)
+        minatar.main()
+        printed = capsys.readouterr().out.splitlines()
+        return [json.loads(line) for line in printed if line.startswith("{")]
+
+    whole = curve(tmp_path / "whole", 400)
+    assert curve(tmp_path / "parts", 300) == []  # stopped after the snapshot at 200
+    assert curve(tmp_path / "parts", 400) == whole
+    assert whole[0]["inside"] is True
+    assert (tmp_path / "parts" / "curves.png").stat().st_size > 5000
+
+
+def test_the_benchmark_counts_the_work_of_an_update():
+    bench = load("bench_simulate")
+    forward = 2 * 32 * (64 * 36 * 16 + 1024 * 128 + 128 * 6)
+    assert bench.flop_per_update("breakout") == 4 * forward
+    assert bench._core_counts(type("A", (), {"learners": [1, 8, 32]}), 2) == [1, 2]
