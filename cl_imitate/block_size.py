@@ -35,10 +35,8 @@ def measure(population: Population, *, chunk_steps: int) -> dict[int, float]:
         size: _Trial(population, size, num_devices, num_steps)
         for size in candidates(population.num_learners, num_devices)
     }
-    for trial in trials.values():
-        trial.seconds()
-    seconds = {size: min(trial.seconds() for _ in range(_REPETITIONS)) for size, trial in trials.items()}
-    return {size: size * num_devices * num_steps / seconds[size] for size in trials}
+    rounds = [{size: trial.seconds() for size, trial in trials.items()} for _ in range(1 + _REPETITIONS)]
+    return {size: size * num_devices * num_steps / min(one[size] for one in rounds[1:]) for size in trials}
 
 
 def pick(rates: dict[int, float]) -> int:

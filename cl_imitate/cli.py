@@ -108,11 +108,11 @@ def _dispatch(command: Command) -> None:
 
         show.show(command.run_dir)
     else:
-        _set_up_jax()
+        set_up_jax()
         _run_stages(command)
 
 
-def _set_up_jax() -> None:
+def set_up_jax() -> None:
     """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
     import jax
 

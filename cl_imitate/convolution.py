@@ -28,7 +28,8 @@ def convolve_3x3(
 ) -> jax.Array:
     """Valid convolution of stride 1, [F, (height - 2) * (width - 2), B].
 
-    The kernel is [3, 3, C, F] reshaped to a matrix.
+    The kernel is [3, 3, C, F] reshaped to a matrix. Patches are cut in two steps, columns and then rows, and from
+    bytes: nine cuts of float32 screens move several times as much memory.
     """
     channels, height, width, batch = screen_CxHxWxB.shape
     height, width = height - 2, width - 2

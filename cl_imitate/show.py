@@ -22,11 +22,10 @@ def show(path: pathlib.Path) -> None:
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a run's folder: manifest.json cannot be read ({error}).") from error
     console = rich.console.Console()
-    parts = [
-        f"{name} {done[name]['seconds']:.0f} s (compiling {done[name]['compile_seconds']:.0f})"
-        for name in STAGES
-        if name in done
-    ]
+    parts = [f"{name} {done[name]['seconds']:.0f} s" for name in STAGES if name in done]
+    compiling = sum(facts.get("compile_seconds", 0.0) for facts in done.values())
+    if compiling:
+        parts.append(f"compiling took {compiling:.0f} s of that")
     console.print(f"[bold]{path}[/]  {', '.join(parts) or 'no stage has finished'}", highlight=False)
     if not (path / "verdict.json").exists():
         return

@@ -42,15 +42,19 @@ class Run:
     @property
     def experiment(self) -> config.Experiment:
         """The configuration, with a block size that was measured in this folder in the place of "auto"."""
-        measured = self.folder.manifest.get("block_size")
-        if self.written.simulation.block_size != "auto" or measured is None:
+        if self.written.simulation.block_size != "auto":
             return self.written
-        simulation = dataclasses.replace(self.written.simulation, block_size=measured["picked"])
-        return dataclasses.replace(self.written, simulation=simulation)
+        measured = self.folder.manifest.get("block_size")
+        return _with_block_size(self.written, measured["picked"]) if measured else self.written
 
     @property
     def path(self) -> pathlib.Path:
         return self.folder.path
+
+
+def _with_block_size(experiment: config.Experiment, size: int) -> config.Experiment:
+    simulation = dataclasses.replace(experiment.simulation, block_size=size)
+    return dataclasses.replace(experiment, simulation=simulation)
 
 
 def open_stage_run(experiment: config.Experiment, path: pathlib.Path, origin: pathlib.Path) -> Run:
@@ -119,13 +123,10 @@ def simulate_stage(run: Run) -> None:
 
 
 def _pick_block_size(run: Run) -> None:
-    simulation = dataclasses.replace(run.written.simulation, block_size=1)
-    population = populations.make("recorded", dataclasses.replace(run.written, simulation=simulation))
+    population = populations.make("recorded", _with_block_size(run.written, 1))
     rates = block_size.measure(population, chunk_steps=chunk_steps(run.written))
-    picked = block_size.pick(rates)
-    run.folder.note(
-        block_size={"picked": picked, "steps_per_second": {str(k): round(v) for k, v in rates.items()}}
-    )
+    measured = {str(size): round(rate) for size, rate in rates.items()}
+    run.folder.note(block_size={"picked": block_size.pick(rates), "steps_per_second": measured})
 
 
 def _recorded_steps(experiment: config.Experiment) -> dict[str, int]:

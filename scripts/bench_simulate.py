@@ -10,18 +10,17 @@ the machine's measured matrix-product peak.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 ENVIRONMENTS = ("cart_pole", "dark_room", "breakout")
-# What an update of a batch of 32 takes, by count: two forward passes and a backward one of twice their cost, and
-# weights (4 B) read by each, with gradients and Adam's two moments read and written.
+# What an update of a batch of 32 takes, by count, whether or not an implementation finds a shorter way: two forward
+# passes and a backward one of twice their cost, and weights (4 B) read by each, with gradients and Adam's two moments
+# read and written.
 WEIGHTS = {
     "cart_pole": 4 * 120 + 120 * 84 + 84 * 2,
     "dark_room": 81 * 64 + 64 * 5,
@@ -29,7 +28,6 @@ WEIGHTS = {
 }
 CONVOLUTION_PRODUCTS = {"breakout": 64 * 9 * 4 * 16}
 BYTES_PER_WEIGHT = 4 * 12
-HIDDEN = {"cart_pole": (120, 84), "dark_room": (64,), "breakout": (128,)}
 
 
 def main() -> None:
@@ -86,237 +84,25 @@ def _core_counts(arguments: argparse.Namespace, everything: int) -> list[int]:
 # ---- one process, one number of cores
 
 
-@dataclasses.dataclass
-class Entry:
-    """A compiled chunk that lives on and on."""
-
-    labels: dict[str, Any]
-    advance: Callable  # carry -> carry
-    carry: Any
-    params: Callable
-    num_updates: Callable
-    num_learners: int
-    num_steps: int
-    compile_s: float
-    peak_bytes: int
-    seconds: list[float] = dataclasses.field(default_factory=list)
-
-    def turn(self) -> None:
-        import jax
-
-        start = time.perf_counter()
-        self.carry = self.advance(self.carry)
-        jax.block_until_ready(self.carry)
-        self.seconds.append(time.perf_counter() - start)
-
-    def updates(self) -> int:
-        import numpy as np
-
-        counted = np.asarray(self.num_updates(self.carry))
-        return int(counted) * self.num_learners if counted.ndim == 0 else int(counted.sum())
-
-
 def _child(arguments: argparse.Namespace) -> None:
     import jax
 
     jax.config.update("jax_num_cpu_devices", arguments.cores)
+    import simulate_entries
+
     peak_flops, bandwidth = _peaks()
     for name in arguments.environments:
         for num_learners in arguments.learners:
             if (1 if num_learners == 1 else arguments.all) != arguments.cores:
                 continue
             for replay in arguments.replay:
-                entries = _entries(arguments, name, num_learners, replay)
+                entries = simulate_entries.entries(arguments, name, num_learners, replay)
                 _time(entries, arguments.seconds)
                 for entry in _best_of_each(entries):
                     print(json.dumps(_row(entry, name, replay, peak_flops, bandwidth)), flush=True)
 
 
-def _entries(arguments, name: str, num_learners: int, replay: int) -> list[Entry]:
-    num_steps = 64 if name == "breakout" and not _has_gpu() else 256
-    made = []
-    for implementation in arguments.implementations:
-        if implementation == "ours":
-            for recording in ("off", "memory", "disk") if arguments.recording else ("memory",):
-                made += _ours(arguments, name, num_learners, replay, num_steps, recording)
-        else:
-            for split in {False, num_learners > 1 and _num_devices() > 1}:
-                made.append(_peer(implementation, name, num_learners, replay, num_steps, split))
-    return made
-
-
-def _num_devices() -> int:
-    import jax
-
-    return len(jax.local_devices())
-
-
-def _has_gpu() -> bool:
-    import jax
-
-    return jax.local_devices()[0].platform != "cpu"
-
-
-def _compiled(function, *args) -> tuple[Any, float, int]:
-    """A program, the seconds its compilation took, and the bytes it needs."""
-    import jax
-
-    start = time.perf_counter()
-    program = jax.jit(function, donate_argnums=0).lower(*args).compile()
-    seconds = time.perf_counter() - start
-    memory = program.memory_analysis()
-    return program, seconds, _bytes(memory)
-
-
-def _bytes(memory) -> int:
-    parts = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return int(parts - memory.alias_size_in_bytes)
-
-
-def _peer(
-    implementation: str, name: str, num_learners: int, replay: int, num_steps: int, split: bool
-) -> Entry:
-    """A peer on one device that may use all cores, or split over a device a core: the faster one is shown."""
-    import jax
-    import simulate_peers
-
-    from cl_imitate import sharding
-
-    peer = simulate_peers.PEERS[implementation](name, num_learners, replay)
-
-    def chunk(members, shared):
-        body = jax.lax.scan(lambda carry, _: (peer.step(*carry), None), (members, shared), None, num_steps)
-        return body[0]
-
-    function, carry = chunk, (peer.members, peer.shared)
-    if split:
-        mesh = sharding.ensemble_mesh(num_learners)
-        specs = (sharding.SPLIT, sharding.WHOLE)
-        function = sharding.over_ensemble(chunk, mesh, in_specs=specs, out_specs=specs)
-        carry = sharding.place(carry, mesh, specs)
-    program, compile_s, peak_bytes = _compiled(lambda carry: function(*carry), carry)
-    return Entry(
-        {"impl": implementation, "split": split},
-        program,
-        carry,
-        lambda carry: peer.params(carry[0]),
-        lambda carry: peer.num_updates(carry[0]),
-        num_learners,
-        num_steps,
-        compile_s,
-        peak_bytes,
-    )
-
-
-def _population(arguments, name: str, num_learners: int, replay: int):
-    from cl_imitate import config, populations
-
-    environment = {
-        "cart_pole": config.CartPole(),
-        "dark_room": config.DarkRoom(),
-        "breakout": config.MinAtar(game="breakout"),
-    }[name]
-    learner = config.Learner(
-        learning_rate=2.5e-4,
-        hidden=HIDDEN[name],
-        replay_capacity=replay,
-        batch_size=32,
-        target_period_updates=1024,
-        products=arguments.products,
-    )
-    experiment = config.Experiment(
-        name="bench",
-        environment=environment,
-        shapes=config.Shapes(num_symbols=81, num_actions=5, num_states=81),
-        learner=learner,
-        simulation=config.Simulation(num_recorded=num_learners, block_size=1),
-    )
-    return populations.make("recorded", experiment)
-
-
-def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[Entry]:
-    """One entry for every block size worth trying; the fastest one is shown."""
-
-    from cl_imitate import block_size, sharding, simulate
-
-    population = _population(arguments, name, num_learners, replay)
-    entries = []
-    for size in block_size.candidates(num_learners, _num_devices()):
-        num_blocks = -(-num_learners // size)
-        if num_blocks * size != num_learners:
-            continue
-        mesh = sharding.ensemble_mesh(num_blocks)
-        static = {
-            **population.static,
-            "block_size": size,
-            "mesh": mesh,
-            "num_steps": num_steps,
-            "mode": "learn",
-        }
-        rest = [
-            sharding.place(tree, mesh, sharding.SPLIT)
-            for tree in (population.streams, population.env_params, population.rates)
-        ]
-        carry = sharding.place(population.newborn(), mesh, simulate.SPECS)
-
-        def chunk(ensemble, *rest, static=static):
-            ensemble, history = simulate.run_chunk(ensemble, *rest, **static)
-            return ensemble if recording == "off" else (ensemble, history)
-
-        program, compile_s, peak_bytes = _compiled(chunk, carry, *rest)
-        entries.append(
-            Entry(
-                {"impl": "ours", "block_size": size, "recording": recording},
-                _advance(program, rest, recording, population, num_steps),
-                carry,
-                lambda carry: carry.learner.params,
-                lambda carry: carry.clock.update,
-                num_learners,
-                num_steps,
-                compile_s,
-                peak_bytes,
-            )
-        )
-    return entries
-
-
-def _advance(program, rest, recording: str, population, num_steps: int) -> Callable:
-    import jax
-    import numpy as np
-
-    if recording == "off":
-        return lambda carry: program(carry, *rest)
-    if recording == "memory":
-        return lambda carry: program(carry, *rest)[0]
-    import pathlib
-    import tempfile
-
-    from cl_imitate.histories import store
-
-    folder = tempfile.TemporaryDirectory()
-    writer = store.Writer(
-        pathlib.Path(folder.name) / "histories",
-        fingerprint="bench",
-        spec=population.family.env.spec,
-        num_learners=population.num_learners,
-        num_steps=1 << 20,
-        learner_key_data=np.asarray(jax.random.key_data(population.learner_keys)),
-    )
-    waiting: list = [
-        folder
-    ]  # the chunk before is written while this one is computed, as in `simulate.advance`
-
-    def advance(carry):
-        carry, history = program(carry, *rest)
-        if len(waiting) > 1:
-            writer.append(jax.tree.map(np.asarray, waiting.pop()))
-        waiting.append(history)
-        return carry
-
-    return advance
-
-
-def _time(entries: list[Entry], seconds: float) -> None:
+def _time(entries: list, seconds: float) -> None:
     """All in turn, again and again, so that what else the machine does falls on each alike."""
     for entry in entries:
         entry.turn()
@@ -334,7 +120,7 @@ def _time(entries: list[Entry], seconds: float) -> None:
         _refuse_equal_learners(entry)
 
 
-def _refuse_equal_learners(entry: Entry) -> None:
+def _refuse_equal_learners(entry) -> None:
     import jax
     import numpy as np
 
@@ -345,8 +131,8 @@ def _refuse_equal_learners(entry: Entry) -> None:
         raise SystemExit(f"{entry.labels}: {distinct} different learners of {entry.num_learners}")
 
 
-def _best_of_each(entries: list[Entry]) -> list[Entry]:
-    best: dict[Any, Entry] = {}
+def _best_of_each(entries: list) -> list:
+    best: dict[Any, Any] = {}
     for entry in entries:
         key = (entry.labels["impl"], entry.labels.get("recording"))
         if key not in best or _median(entry) < _median(best[key]):
@@ -354,7 +140,7 @@ def _best_of_each(entries: list[Entry]) -> list[Entry]:
     return list(best.values())
 
 
-def _median(entry: Entry) -> float:
+def _median(entry) -> float:
     return sorted(entry.seconds)[len(entry.seconds) // 2]
 
 
@@ -362,7 +148,7 @@ def flop_per_update(name: str) -> float:
     return 2.0 * 32 * 4 * (WEIGHTS[name] + CONVOLUTION_PRODUCTS.get(name, 0))
 
 
-def _row(entry: Entry, name: str, replay: int, peak_flops: float, bandwidth: float) -> dict[str, Any]:
+def _row(entry, name: str, replay: int, peak_flops: float, bandwidth: float) -> dict[str, Any]:
     import jax
 
     rate = entry.num_learners * entry.num_steps / _median(entry)
@@ -371,7 +157,7 @@ def _row(entry: Entry, name: str, replay: int, peak_flops: float, bandwidth: flo
             f"{entry.labels}: {rate:.0f} updates/s imply more than the peak of {peak_flops:.3g} FLOP/s"
         )
     ceiling = peak_flops / flop_per_update(name)
-    if _has_gpu():
+    if jax.local_devices()[0].platform != "cpu":
         ceiling = min(ceiling, bandwidth / (BYTES_PER_WEIGHT * WEIGHTS[name]))
     device = jax.local_devices()[0]
     return {
@@ -405,11 +191,12 @@ def _peaks() -> tuple[float, float]:
             times.append(time.perf_counter() - start)
         return min(times)
 
-    devices, size = jax.local_devices(), 8192 if _has_gpu() else 1536
+    devices = jax.local_devices()
+    size, length = (1536, 1 << 24) if devices[0].platform == "cpu" else (8192, 1 << 28)
     square = [jax.device_put(jnp.ones((size, size)), device) for device in devices]
     product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
     flops = 2.0 * size**3 * len(devices) / best(product, square)
-    large = [jax.device_put(jnp.ones((1 << 28 if _has_gpu() else 1 << 24,)), device) for device in devices]
+    large = [jax.device_put(jnp.ones((length,)), device) for device in devices]
     copied = 2.0 * large[0].nbytes * len(devices) / best(jax.jit(lambda x: x + 1.0), large)
     return flops, copied
 
@@ -418,7 +205,11 @@ def _peaks() -> tuple[float, float]:
 
 
 def _print_ratios(rows: list[dict]) -> None:
-    ours = {(r["env"], r["learners"], r["replay"]): r for r in rows if r["impl"] == "ours"}
+    ours = {
+        (row["env"], row["learners"], row["replay"]): row
+        for row in rows
+        if row["impl"] == "ours" and row["recording"] == "memory"
+    }
     for row in rows:
         mine = ours.get((row["env"], row["learners"], row["replay"]))
         if row["impl"] != "ours" and mine:
@@ -429,6 +220,7 @@ def _print_ratios(rows: list[dict]) -> None:
 
 def _plot(rows: list[dict], path: str) -> None:
     import matplotlib.pyplot as plt
+    from matplotlib import ticker
 
     names = [name for name in ENVIRONMENTS if any(row["env"] == name for row in rows)]
     figure, axes = plt.subplots(
@@ -438,13 +230,19 @@ def _plot(rows: list[dict], path: str) -> None:
         for implementation in dict.fromkeys(row["impl"] for row in rows):
             some = [row for row in rows if row["env"] == name and row["impl"] == implementation]
             some = [row for row in some if row["replay"] == rows[0]["replay"]]
+            some = [row for row in some if row.get("recording", "memory") == "memory"]
             axis.plot(
                 [row["learners"] for row in some],
                 [row["td_per_s"] for row in some],
                 marker="o",
                 label=implementation,
             )
-        axis.set(title=name, xlabel="learners", xscale="log", yscale="log")
+        axis.set(title=name.replace("_", " "), xlabel="learners", yscale="log")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sorted({row["learners"] for row in rows}))
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.yaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+        axis.yaxis.set_minor_formatter(ticker.EngFormatter(sep=""))
     axes[0][0].set_ylabel("TD updates a second, all learners")
     axes[0][-1].legend(frameon=False)
     figure.savefig(path, dpi=150)

@@ -3,13 +3,13 @@
     python scripts/reproduce_minatar.py --games breakout --learners 4 --frames 1000000
 
 Returns are means over a learner's last 100 episodes of training, as published. What is done so far is kept in
---folder, and the same command goes on from there. One JSON line for each point that has a range to lie in.
+--folder, and the same command goes on from there; another configuration is refused. One JSON line for each published
+point.
 """
 
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from cl_imitate import block_size, checkpoint, load_config, populations, progress, simulate
+from cl_imitate import block_size, checkpoint, cli, config, load_config, populations, progress, simulate
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "minatar_fidelity.toml"
 # Young & Tian (2019), mean of 30 seeds, read off the figure: {frames: return}; their best step sizes.
@@ -63,11 +63,7 @@ def main() -> None:
     print(path)
 
 
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _population(game: str, arguments: argparse.Namespace) -> populations.Population:
+def _experiment(game: str, arguments: argparse.Namespace) -> config.Experiment:
     overrides = [
         f"environment.game={game}",
         f"learner.learning_rate={STEP_SIZE[game]}",
@@ -75,15 +71,16 @@ def _population(game: str, arguments: argparse.Namespace) -> populations.Populat
     ]
     if arguments.learners:
         overrides.append(f"simulation.num_recorded={arguments.learners}")
-    return populations.make("recorded", load_config.load(CONFIG, (*overrides, *arguments.set)))
+    return load_config.load(CONFIG, (*overrides, *arguments.set))
 
 
 def _live(game: str, arguments: argparse.Namespace) -> tuple[list[list[int]], list[list[float]]]:
     """Frames at which episodes ended, and their returns, for each learner."""
-    population = _population(game, arguments)
+    experiment = _experiment(game, arguments)
+    population, fingerprint = populations.make("recorded", experiment), load_config.fingerprint(experiment)
     folder = arguments.folder / f"{game}_{population.num_learners}"
     num_frames = arguments.frames or FRAMES[game]
-    episodes, ensemble, size = _resume(folder, population)
+    episodes, ensemble, size = _resume(folder, population, fingerprint)
     if size is None:
         rates = block_size.measure(population, chunk_steps=CHUNK_STEPS)
         size = block_size.pick(rates)
@@ -106,7 +103,7 @@ def _live(game: str, arguments: argparse.Namespace) -> tuple[list[list[int]], li
             episodes.add(np.asarray(history.reward), np.asarray(history.terminated))
             tick(history.action.size)
             if now is not None:
-                _save(folder, now, episodes, size)
+                _save(folder, now, episodes, block_size=size, fingerprint=fingerprint)
     return episodes.ends, episodes.returns
 
 
@@ -129,24 +126,30 @@ class Episodes:
         self.frames += reward.shape[1]
 
 
-def _save(folder: pathlib.Path, ensemble: simulate.Ensemble, episodes: Episodes, size: int) -> None:
+def _save(folder: pathlib.Path, ensemble: simulate.Ensemble, episodes: Episodes, **facts) -> None:
+    """The snapshot, then the file that names it; a kill between the two leaves the one before in force."""
     step = int(ensemble.clock.step)
+    shutil.rmtree(folder / f"step_{step}", ignore_errors=True)  # left by such a kill
     checkpoint.save(folder / f"step_{step}", ensemble)
-    facts = {"step": step, "block_size": size, **vars(episodes)}
-    (folder / "episodes.json.tmp").write_text(json.dumps(facts))
+    (folder / "episodes.json.tmp").write_text(json.dumps({"step": step, **facts, **vars(episodes)}))
     (folder / "episodes.json.tmp").replace(folder / "episodes.json")
     for old in folder.glob("step_*"):
         if old.name != f"step_{step}":
             shutil.rmtree(old)
 
 
-def _resume(folder: pathlib.Path, population) -> tuple[Episodes, simulate.Ensemble, int | None]:
+def _resume(
+    folder: pathlib.Path, population: populations.Population, fingerprint: str
+) -> tuple[Episodes, simulate.Ensemble, int | None]:
+    """Where it stands, and the block size it was begun with."""
     episodes = Episodes(population.num_learners)
     try:
         facts = json.loads((folder / "episodes.json").read_text())
     except FileNotFoundError:
         return episodes, population.newborn(), None
-    step, size = facts.pop("step"), facts.pop("block_size")
+    step, size, found = (facts.pop(name) for name in ("step", "block_size", "fingerprint"))
+    if found != fingerprint:
+        raise SystemExit(f"{folder} was begun with another configuration. Fix: another --folder.")
     vars(episodes).update(facts)
     return episodes, checkpoint.load(folder / f"step_{step}", population.abstract()), size
 
@@ -215,5 +218,5 @@ def _draw(curves: dict, path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", _num_cores())
+    cli.set_up_jax()
     main()

@@ -20,6 +20,7 @@ from flax import struct
 from flax.training.train_state import TrainState
 from gymnax.environments import environment, spaces
 
+HIDDEN = {"cart_pole": (120, 84), "dark_room": (64,), "breakout": (128,)}
 BATCH, LEARNING_RATE, DISCOUNT, EPSILON, TARGET_PERIOD = 32, 2.5e-4, 0.99, 0.1, 1000
 
 
@@ -138,8 +139,7 @@ class Network(nn.Module):
 
 
 def make_network(name: str, num_actions: int) -> Network:
-    hidden = {"cart_pole": (120, 84), "dark_room": (64,), "breakout": (128,)}[name]
-    return Network(num_actions, hidden, name == "breakout")
+    return Network(num_actions, HIDDEN[name], name == "breakout")
 
 
 def _target(network, params, batch_next, reward, done):

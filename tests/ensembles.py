@@ -35,10 +35,9 @@ class Group(NamedTuple):
     def newborn(self) -> simulate.Ensemble:
         return simulate.init_ensemble(self.keys, self.env_params, env=self.family.env, dqn=self.dqn)
 
-    def live(self, ensemble, num_steps, *, chunk_steps, hold=False):
-        """The ensemble after `num_steps`, and the history on the host."""
-        parts = []
-        for ensemble, history in simulate.advance(
+    def advance(self, ensemble, num_steps, *, chunk_steps, **options):
+        """Chunk by chunk."""
+        return simulate.advance(
             ensemble,
             self.streams,
             self.env_params,
@@ -49,8 +48,13 @@ class Group(NamedTuple):
             num_steps=num_steps,
             chunk_steps=chunk_steps,
             block_size=BLOCK_SIZE,
-            hold=hold,
-        ):
+            **options,
+        )
+
+    def live(self, ensemble, num_steps, *, chunk_steps, hold=False):
+        """The ensemble after `num_steps`, and the history on the host."""
+        parts = []
+        for ensemble, history in self.advance(ensemble, num_steps, chunk_steps=chunk_steps, hold=hold):
             parts.append(jax.tree.map(np.asarray, history))
         return ensemble, jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *parts)
 

@@ -1,6 +1,11 @@
+import pathlib
+
 import pytest
 
-from cl_imitate import block_size, config, populations
+from cl_imitate import block_size, config, load_config, populations, stages
+from tests.ensembles import assert_same
+
+SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 
 SHAPES = config.Shapes(num_symbols=8, num_actions=3, num_states=8)
 
@@ -43,3 +48,24 @@ def test_auto_must_have_been_measured_before_learners_are_made():
     )
     with pytest.raises(ValueError, match="simulate stage"):
         populations.make("recorded", experiment)
+
+
+def test_what_was_measured_is_kept_in_the_folder_and_used_by_every_stage(monkeypatch, tmp_path):
+    def simulated(name, *overrides):
+        experiment = load_config.load(SMOKE, overrides)
+        run = stages.open_stage_run(experiment, tmp_path / name, SMOKE.parent)
+        stages.simulate_stage(run)
+        return run
+
+    monkeypatch.setattr(block_size, "measure", lambda *_, **__: {1: 10.0, 2: 20.0})
+    auto = simulated("auto", "simulation.block_size=auto")
+    assert auto.folder.manifest["block_size"] == {"picked": 2, "steps_per_second": {"1": 10, "2": 20}}
+    assert auto.experiment.simulation.block_size == 2
+    assert auto.written.simulation.block_size == "auto"
+    monkeypatch.setattr(block_size, "measure", lambda *_, **__: {1: 30.0, 2: 20.0})
+    auto.folder.forget("simulate")
+    stages.simulate_stage(auto)  # begun again on a busier day: the same learners
+    given = simulated("given", "simulation.block_size=2")
+    spec = populations.make("recorded", given.experiment).family.env.spec
+    first, second = (stages._load_history(run, "recorded", spec) for run in (auto, given))
+    assert_same(first, second)

@@ -69,7 +69,9 @@ def test_the_verdict_has_every_key_that_is_promised(run, verdict):
 
 def test_weights_were_frozen_and_what_was_evaluated_is_what_was_trained(run, verdict):
     assert verdict["frozen"]["sha256_before"] == verdict["frozen"]["sha256_after"]
-    assert verdict["frozen"]["sha256_before"] == run.folder.manifest["stages"]["train"]["sha256"]
+    done = run.folder.manifest["stages"]
+    assert verdict["frozen"]["sha256_before"] == done["train"]["sha256"]
+    assert 0 < sum(facts["compile_seconds"] for facts in done.values()) < sum(verdict["seconds"].values())
     assert len(set(verdict["frozen"]["sha256_before"].values())) == 4  # two contexts, two forks
 
 

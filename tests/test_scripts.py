@@ -61,7 +61,7 @@ def test_the_curve_goes_on_from_where_it_was_stopped(minatar, monkeypatch, tmp_p
     monkeypatch.setattr(minatar, "ACCEPTED", {"breakout": {400: (0.0, 2.0)}})
     monkeypatch.setattr(minatar.block_size, "measure", lambda *_, **__: {1: 1.0})
 
-    def curve(folder, frames):
+    def curve(folder, frames, *more):
         sizes = [word for size in SIZES for word in ("--set", size)]
         argv = [
             "x",
@@ -74,15 +74,21 @@ def test_the_curve_goes_on_from_where_it_was_stopped(minatar, monkeypatch, tmp_p
             "--folder",
             str(folder),
         ]
-        monkeypatch.setattr(sys, "argv", argv + sizes)
+        monkeypatch.setattr(sys, "argv", argv + sizes + list(more))
         minatar.main()
         printed = capsys.readouterr().out.splitlines()
         return [json.loads(line) for line in printed if line.startswith("{")]
 
     whole = curve(tmp_path / "whole", 400)
-    assert curve(tmp_path / "parts", 300) == []  # stopped after the snapshot at 200
+    assert curve(tmp_path / "parts", 300) == []  # which is no published point
     assert curve(tmp_path / "parts", 400) == whole
     assert whole[0]["inside"] is True
+    (
+        tmp_path / "parts" / "breakout_2" / "step_450"
+    ).mkdir()  # as a kill between snapshot and record leaves it
+    assert curve(tmp_path / "parts", 450) == whole
+    with pytest.raises(SystemExit, match="another configuration"):
+        curve(tmp_path / "parts", 450, "--set", "learner.discount=0.9")
     assert (tmp_path / "parts" / "curves.png").stat().st_size > 5000
 
 

@@ -240,19 +240,7 @@ def test_the_next_chunk_is_dispatched_before_a_history_is_handed_out(monkeypatch
     monkeypatch.setattr(simulate, "run_chunk", lambda *a, **k: dispatched.append(0) or run_chunk(*a, **k))
     seen = [
         (ensemble is None, len(dispatched))
-        for ensemble, _ in simulate.advance(
-            one.newborn(),
-            one.streams,
-            one.env_params,
-            one.rates,
-            env=one.family.env,
-            dqn=one.dqn,
-            learner=one.learner,
-            num_steps=40,
-            chunk_steps=8,
-            block_size=2,
-            keep_steps={16},
-        )
+        for ensemble, _ in one.advance(one.newborn(), 40, chunk_steps=8, keep_steps={16})
     ]
     # an ensemble that is handed out is not yet consumed: at 16, and at the end
     assert seen == [(True, 2), (False, 2), (True, 4), (True, 5), (False, 5)]
@@ -267,3 +255,11 @@ def test_4096_learners_in_one_program_are_distinct_and_the_same_as_in_small_comp
     assert len(np.unique(table, axis=0)) == 4096
     lives = np.concatenate([second.action, second.obs, second.explored], axis=1)
     assert len(np.unique(lives, axis=0)) > 4000
+
+
+def test_so_many_updates_are_made_for_so_many_steps():
+    learner = dataclasses.replace(LEARNER, steps_per_update=4, updates_per_iteration=3)
+    one = group(2, learner)
+    ensemble, _ = one.live(one.newborn(), 16, chunk_steps=8)
+    assert (int(ensemble.clock.step), int(ensemble.clock.update)) == (16, 12)
+    np.testing.assert_array_equal(ensemble.learner.opt_state.count, 12)
