@@ -4,11 +4,10 @@ A large block gives a GPU enough to do at once; on a CPU a small one stays in th
 the block size, so what was picked belongs to the run.
 """
 
-import dataclasses
 import time
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from cl_imitate import sharding, simulate
 from cl_imitate.populations import Population
@@ -48,20 +47,16 @@ class _Trial:
     """One block a device, living on and on."""
 
     def __init__(self, population: Population, size: int, num_devices: int, num_steps: int):
-        num = size * num_devices
-        members = jnp.arange(num) % population.num_learners
-        some = dataclasses.replace(
-            population,
-            learner_keys=population.learner_keys[members],
-            env_params=jax.tree.map(lambda x: x[members], population.env_params),
-        )
+        some = population.members(np.arange(size * num_devices) % population.num_learners)
         mesh = sharding.ensemble_mesh(num_devices)
         self._ensemble = sharding.place(some.newborn(), mesh, simulate.SPECS)
         self._rest = [
-            sharding.place(jax.tree.map(lambda x: x[members], tree), mesh, sharding.SPLIT)
-            for tree in (population.streams, population.env_params, population.rates)
+            sharding.place(tree, mesh, sharding.SPLIT) for tree in (some.streams, some.env_params, some.rates)
         ]
-        self._static = {**population.static, "block_size": size, "mesh": mesh, "num_steps": num_steps}
+        self._static = {name: value for name, value in population.static.items() if name != "block_size"} | {
+            "mesh": mesh,
+            "num_steps": num_steps,
+        }
 
     def seconds(self) -> float:
         start = time.perf_counter()

@@ -167,11 +167,15 @@ class Simulation:
 
 @_config
 class Imitator:
-    """The causal transformer."""
+    """The sequence model."""
 
-    context_steps: Positive = 128  # it acts on at most so many last steps
+    kind: Literal["transformer", "linear_recurrence", "gru"] = "transformer"  # the latter two have no window
+    context_steps: Positive = 128  # windows of training; a transformer acts on at most so many last steps
     also_context_steps: tuple[Positive, ...] = ()  # further imitators, reported beside the headline one
     refill_steps: Natural = 0  # the memory is rebuilt every so many steps; 0 = half the context
+    attention_steps: Natural = 0
+    """So many last steps are what each layer attends to, from a ring that is never rebuilt; 0 = the whole context.
+    A step then feels what lies up to num_layers times as far back, in training as in acting."""
     width: Positive = 64
     num_layers: Positive = 2
     num_heads: Positive = 2
@@ -179,22 +183,55 @@ class Imitator:
     mask_inputs: Rate = 0.0  # share of previous-action and -reward inputs hidden in training
     observation_factor: Natural = 0  # f > 0: a symbol is embedded as (symbol // f, symbol % f)
     conv_features: Positive = 16  # screens only
+    positions: Literal["relative", "absolute"] = (
+        "relative"  # absolute: a learned vector for each place in the window
+    )
+    reads_reward: bool = True
+    reads_done: bool = True
+    reads_age: bool = True  # MONTH needs it
+    products: Products = "float32"  # factors of matrix products; norms, softmax, logits and loss are float32
+    rematerialise: bool = False  # training: layers are computed again backwards instead of kept
 
     @property
     def context_at_least(self) -> int:
         """The fewest last steps that the headline imitator acts on (in a life that is long enough)."""
+        if self.kind != "transformer" or self.attention_steps:
+            return self.context_steps
         return self.context_steps - (self.refill_steps or self.context_steps // 2)
+
+    @property
+    def memory(self) -> str:
+        """What the headline imitator acts on, in words."""
+        if self.kind != "transformer":
+            words = {"gru": "a gated recurrent unit", "linear_recurrence": "a gated linear recurrence"}[
+                self.kind
+            ]
+            return f"on all that its state keeps ({words}, trained on windows of {self.context_steps} steps)"
+        if self.attention_steps:
+            return (
+                f"on the last {self.attention_steps} steps in each of its {self.num_layers} layers (trained on windows "
+                f"of {self.context_steps})"
+            )
+        refill = self.context_steps - self.context_at_least
+        return f"on its last {self.context_at_least} to {self.context_steps} steps (read anew every {refill})"
 
 
 @_config
 class Training:
     """Next-action prediction on the recorded histories."""
 
+    feed: Literal["store", "stream"] = (
+        "store"  # stream: learners are simulated as they are trained on, no disk between
+    )
+    stream_learners: Positive = 64  # with stream: so many at once; they live, are trained on, and make room
     num_seeds: Positive = 3
     num_updates: Positive = 200
     batch_size: Positive = 32
     learning_rate: PositiveFloat = 1e-3
     final_learning_rate: PositiveFloat = 5e-5
+    reference_width: Natural = 0
+    """The width that the learning rates are meant for: at others, matrices whose inputs grow with the width learn that
+    many times slower (and narrower ones faster), so that one rate suits all sizes. 0: as given at every width."""
     warmup_updates: Natural = 50
     weight_decay: Annotated[float, pydantic.Field(ge=0.0)] = 0.01
     clip_norm: PositiveFloat = 1.0

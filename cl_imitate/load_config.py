@@ -289,6 +289,19 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         f"simulation.num_recorded - training.num_validation = {recorded - training.num_validation}: some training "
         "tasks would have no learner",
     )
+    if training.feed == "stream":
+        trained_on = recorded - training.num_validation
+        need(
+            trained_on % training.stream_learners == 0,
+            f"training.stream_learners = {training.stream_learners} does not divide the learners that are trained on, "
+            f"simulation.num_recorded - training.num_validation = {trained_on}",
+        )
+        epochs = trained_on // training.stream_learners
+        need(
+            training.num_updates >= epochs,
+            f"training.num_updates = {training.num_updates} is below the number of epochs, {epochs} (learners trained "
+            f"on divided by training.stream_learners): some learners would never be read",
+        )
     if training.keep_every_episodes > 1:
         need(
             hasattr(experiment.environment, "episode_steps"),

@@ -44,6 +44,21 @@ class Population:
             "block_size": self.block_size,
         }
 
+    def members(self, index: np.ndarray) -> "Population":
+        """Some of these learners, int [n], as a population of its own; one may be named twice."""
+
+        def some(tree):
+            return jax.tree.map(lambda x: x[index], tree)
+
+        return dataclasses.replace(
+            self,
+            learner_keys=some(self.learner_keys),
+            streams=some(self.streams),
+            rates=some(self.rates),
+            env_params=some(self.env_params),
+            task=self.task[index],
+        )
+
     def newborn(self) -> simulate.Ensemble:
         """All learners at random initialisation."""
         return simulate.init_ensemble(self.learner_keys, self.env_params, env=self.family.env, dqn=self.dqn)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from cl_imitate.config import Products
 
 
-def _einsum(axes: str, x: jax.Array, y: jax.Array, products: Products) -> jax.Array:
+def einsum(axes: str, x: jax.Array, y: jax.Array, products: Products) -> jax.Array:
+    """`jnp.einsum` of two factors, float32 out; every product of learners and imitators comes through here."""
     if products == "bfloat16":
         x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
     precision = jax.lax.Precision.HIGHEST if products == "float32" else jax.lax.Precision.DEFAULT
@@ -45,7 +46,7 @@ def _read_forward(table, index, products):
 def _read_backward(products, saved, grad_BxO):
     num_rows, index = saved
     is_read_SxB = (jnp.arange(num_rows)[:, None] == index[None, :]).astype(grad_BxO.dtype)
-    return _einsum("sb,bo->so", is_read_SxB, grad_BxO, products), None
+    return einsum("sb,bo->so", is_read_SxB, grad_BxO, products), None
 
 
 rows_of.defvjp(_read_forward, _read_backward)
@@ -54,7 +55,7 @@ rows_of.defvjp(_read_forward, _read_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def rows_product(x_BxI: jax.Array, w_IxO: jax.Array, products: Products = "float32") -> jax.Array:
     """A batch of rows times a matrix, [B, O]."""
-    return _einsum("bi,io->bo", x_BxI, w_IxO, products)
+    return einsum("bi,io->bo", x_BxI, w_IxO, products)
 
 
 def _rows_forward(x, w, products):
@@ -63,7 +64,7 @@ def _rows_forward(x, w, products):
 
 def _rows_backward(products, saved, grad_BxO):
     x, w = saved
-    return _einsum("bo,io->bi", grad_BxO, w, products), _einsum("ib,bo->io", _turned(x), grad_BxO, products)
+    return einsum("bo,io->bi", grad_BxO, w, products), einsum("ib,bo->io", _turned(x), grad_BxO, products)
 
 
 rows_product.defvjp(_rows_forward, _rows_backward)
@@ -72,7 +73,7 @@ rows_product.defvjp(_rows_forward, _rows_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def columns_product(x_IxB: jax.Array, w_IxO: jax.Array, products: Products = "float32") -> jax.Array:
     """A batch of columns times a matrix, the result again as rows: [B, O]."""
-    return _einsum("bi,io->bo", _turned(x_IxB), w_IxO, products)
+    return einsum("bi,io->bo", _turned(x_IxB), w_IxO, products)
 
 
 def _columns_forward(x, w, products):
@@ -81,7 +82,7 @@ def _columns_forward(x, w, products):
 
 def _columns_backward(products, saved, grad_BxO):
     x, w = saved
-    return _einsum("io,bo->ib", w, grad_BxO, products), _einsum("ib,bo->io", x, grad_BxO, products)
+    return einsum("io,bo->ib", w, grad_BxO, products), einsum("ib,bo->io", x, grad_BxO, products)
 
 
 columns_product.defvjp(_columns_forward, _columns_backward)
@@ -90,7 +91,7 @@ columns_product.defvjp(_columns_forward, _columns_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def filters_product(x_IxB: jax.Array, w_IxO: jax.Array, products: Products = "float32") -> jax.Array:
     """A batch of columns times a matrix, the result as columns: [O, B]."""
-    return _einsum("io,ib->ob", w_IxO, x_IxB, products)
+    return einsum("io,ib->ob", w_IxO, x_IxB, products)
 
 
 def _filters_forward(x, w, products):
@@ -99,7 +100,7 @@ def _filters_forward(x, w, products):
 
 def _filters_backward(products, saved, grad_OxB):
     x, w = saved
-    return _einsum("io,ob->ib", w, grad_OxB, products), _einsum("ib,ob->io", x, grad_OxB, products)
+    return einsum("io,ob->ib", w, grad_OxB, products), einsum("ib,ob->io", x, grad_OxB, products)
 
 
 filters_product.defvjp(_filters_forward, _filters_backward)

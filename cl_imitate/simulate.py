@@ -19,6 +19,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from cl_imitate import config, keys, sharding
+from cl_imitate.blocks import Blocks
 from cl_imitate.envs.base import Env
 from cl_imitate.learners import replay
 from cl_imitate.learners.dqn import DQN, DQNHyperparams, DQNState
@@ -212,7 +213,7 @@ def _chunk(ensemble, streams, env_params, rates, *, env, dqn, learner, num_steps
 
 @functools.partial(
     jax.jit,
-    static_argnames=("env", "dqn", "learner", "num_steps", "mode", "block_size", "mesh"),
+    static_argnames=("env", "dqn", "learner", "num_steps", "mode", "mesh"),
     donate_argnames=("ensemble",),
 )
 def run_chunk(
@@ -226,38 +227,19 @@ def run_chunk(
     learner: config.Learner,
     num_steps: int,
     mode: Mode,
-    block_size: int,
     mesh: Mesh,
 ) -> tuple[Ensemble, History]:
-    """`num_steps` steps of N learners; the ensemble is donated. Returns it, and the history [N, num_steps].
+    """`num_steps` steps of one block of learners a device; the ensemble is donated, and its replay is written in
+    place. Returns it, and the history [N, num_steps].
 
-    Each device computes its learners in blocks of exactly `block_size`, one after the other: how a compiler
-    orders a sum depends on the sizes it sees, so this is what makes learner i's bits independent of N. N must
-    be a multiple of `block_size` times the mesh's devices. `num_steps` must be a multiple of
+    How a compiler orders a sum depends on the sizes it sees: a learner's bits depend on the block size (N divided
+    by the mesh's devices), and on nothing else about N. `num_steps` must be a multiple of
     `learner.steps_per_update`, and of the target period or the reverse (`chunk_plan` sees to it).
     """
     body = functools.partial(_chunk, env=env, dqn=dqn, learner=learner, num_steps=num_steps, mode=mode)
-
-    def blocks(ensemble, streams, env_params, rates):
-        clock = ensemble.clock
-
-        def one(block):
-            members, *rest = block
-            return body(Ensemble(**members, clock=clock), *rest)
-
-        members = {name: getattr(ensemble, name) for name in ("learner", "env_state", "obs")}
-        stacked = jax.tree.map(
-            lambda x: x.reshape(-1, block_size, *x.shape[1:]), (members, streams, env_params, rates)
-        )
-        ensemble, history = jax.lax.map(one, stacked)
-        clock = jax.tree.map(lambda x: x[0], ensemble.clock)
-        members = {name: getattr(ensemble, name) for name in members}
-        members, history = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (members, history))
-        return Ensemble(**members, clock=clock), history
-
     split = sharding.SPLIT
     sharded = sharding.over_ensemble(
-        blocks, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split)
+        body, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split)
     )
     return sharded(ensemble, streams, env_params, rates)
 
@@ -293,74 +275,55 @@ def advance(
     Dispatching consumes (donates) the ensemble; so it is yielded only at the last step and at `keep_steps`
     (ages; there the device waits for the caller to come back), else None. The ensemble passed in is consumed.
 
-    `chunk_steps` must divide `num_steps` and the rest of the warm-up. The last block is padded with copies of
-    the last learner, which are computed and dropped.
+    `chunk_steps` must divide `num_steps` and the rest of the warm-up. Each device computes blocks of exactly
+    `block_size` learners, one after the other (`Blocks`).
 
     Raises:
       FloatingPointError: a learner's weights are no longer finite; it names the learner and the step.
     """
-    num_learners = ensemble.obs.shape[0]
-    num_blocks = -(-num_learners // block_size)
-    missing = num_blocks * block_size - num_learners
-    members, streams, env_params, rates = _pad((ensemble, streams, env_params, rates), missing)
-    ensemble = members.replace(clock=ensemble.clock)
-    mesh = sharding.ensemble_mesh(num_blocks)
-    ensemble = sharding.place(ensemble, mesh, SPECS)
-    streams, env_params, rates = (
-        sharding.place(tree, mesh, sharding.SPLIT) for tree in (streams, env_params, rates)
-    )
     first, in_replay = int(ensemble.clock.step), int(ensemble.clock.cursor.num_added) - 1
+    blocks = Blocks(ensemble.obs.shape[0], block_size)
+    ensembles = blocks.split(ensemble, SPECS)
+    rest = list(zip(*(blocks.split(x, sharding.SPLIT) for x in (streams, env_params, rates)), strict=True))
+    static = {"env": env, "dqn": dqn, "learner": learner, "num_steps": chunk_steps, "mesh": blocks.mesh}
     waiting: _Chunk | None = None
     for step in range(first, first + num_steps, chunk_steps):
         mode: Mode = "hold" if hold else "learn"
         if not hold and in_replay + step - first < learner.learning_starts_steps:
             mode = "warm_up" if step < learner.learning_starts_steps else "fill"
-        ensemble, history = run_chunk(
-            ensemble,
-            streams,
-            env_params,
-            rates,
-            env=env,
-            dqn=dqn,
-            learner=learner,
-            num_steps=chunk_steps,
-            mode=mode,
-            block_size=block_size,
-            mesh=mesh,
-        )
+        chunk = _Chunk(step + chunk_steps, [], [])
+        for index in range(blocks.num_rounds):
+            ensembles[index], history = run_chunk(ensembles[index], *rest[index], mode=mode, **static)
+            chunk.histories.append(history)
+            if mode == "learn":
+                chunk.is_finite.append(_is_finite(ensembles[index].learner.params))
         if waiting is not None:
-            yield None, waiting.checked_history(num_learners)
-        is_finite = _is_finite(ensemble.learner.params) if mode == "learn" else None
-        waiting = _Chunk(step + chunk_steps, history, is_finite)
-        if waiting.end_step in keep_steps or waiting.end_step == first + num_steps:
-            history = waiting.checked_history(num_learners)
-            shown = (
-                jax.tree.map(lambda x: x[:num_learners] if x.ndim else x, ensemble) if missing else ensemble
-            )
-            waiting = None
-            yield shown, history
+            yield None, waiting.checked_history(blocks)
+        waiting = chunk
+        if chunk.end_step in keep_steps or chunk.end_step == first + num_steps:
+            history, waiting = chunk.checked_history(blocks), None
+            yield blocks.join(ensembles, SPECS), history
 
 
 class _Chunk(NamedTuple):
     """A chunk that was dispatched and whose history has not been handed out."""
 
     end_step: int
-    history: History
-    is_finite: jax.Array | None  # bool [N, padded]; None where nothing was learned
+    histories: list[History]  # a round each
+    is_finite: list[jax.Array]  # likewise, bool; empty where nothing was learned
 
-    def checked_history(self, num_learners: int) -> History:
+    def checked_history(self, blocks: Blocks) -> History:
         """The history of the learners that count. Waits for the chunk."""
-        if self.is_finite is not None:
-            diverged = np.flatnonzero(~np.asarray(self.is_finite)[:num_learners])
+        if self.is_finite:
+            is_finite = np.asarray(blocks.on_host(self.is_finite))
+            diverged = np.flatnonzero(~is_finite)
             if diverged.size:
                 raise FloatingPointError(
                     f"the weights of learner {diverged[0]} are not finite after step {self.end_step} "
-                    f"({diverged.size} of {num_learners} learners). Usual cause: learner.learning_rate is too "
+                    f"({diverged.size} of {is_finite.size} learners). Usual cause: learner.learning_rate is too "
                     "large, or learner.discount is 1."
                 )
-        if self.history.action.shape[0] == num_learners:
-            return self.history
-        return jax.tree.map(lambda x: x[:num_learners], self.history)
+        return blocks.on_host(self.histories)
 
 
 @jax.jit
@@ -368,18 +331,6 @@ def _is_finite(params: Any) -> jax.Array:
     """bool [N]: all of a learner's weights are."""
     leaves = [jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1) for leaf in jax.tree.leaves(params)]
     return jnp.stack(leaves).all(axis=0)
-
-
-def _pad(tree: Any, missing: int) -> Any:
-    """Leading axes longer by `missing` copies of the last entry; scalars as they are."""
-    if not missing:
-        return tree
-
-    def longer(x):
-        num = x.shape[0]
-        return x[np.minimum(np.arange(num + missing), num - 1)]
-
-    return jax.tree.map(lambda x: longer(x) if x.ndim else x, tree)
 
 
 def chunk_plan(boundaries: Iterable[int], learner: config.Learner, *, at_most: int) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ from cl_imitate import (
     block_size,
     checkpoint,
     config,
+    cost,
+    feeds,
     keys,
     load_config,
     populations,
@@ -22,11 +25,10 @@ from cl_imitate import (
     train,
 )
 from cl_imitate.envs import tasks
-from cl_imitate.evaluation import frozen, protocols, results, returns, rollouts, verdict
+from cl_imitate.evaluation import frozen, protocols, results, rollouts, verdict
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.histories import contexts, store
-from cl_imitate.imitators.base import Imitator
-from cl_imitate.imitators.transformer import make_transformer
+from cl_imitate.imitators.make import make_imitator
 from cl_imitate.run_dir import RunDir, open_run
 from cl_imitate.types import History, Spec
 
@@ -83,7 +85,7 @@ def check_runnable(experiment: config.Experiment, origin: pathlib.Path) -> None:
     own = tasks.make(experiment.environment, shapes=experiment.shapes)
     tasks.make(experiment.environment, shapes=experiment.shapes, split="held_out")
     for context_steps in _contexts(experiment):
-        make_imitator(experiment, own.env.spec, context_steps)
+        make_imitator(experiment.imitator, own.env.spec, context_steps=context_steps)
     if not has_own_gate(experiment):
         check_runnable(*_gate_experiment(experiment, origin))
     for index, rung in enumerate(experiment.evaluation.rungs):
@@ -132,6 +134,8 @@ def _pick_block_size(run: Run) -> None:
 def _recorded_steps(experiment: config.Experiment) -> dict[str, int]:
     """How long each population is recorded: up to its last snapshot or prompt."""
     steps = {"recorded": experiment.recorded_steps, "held_out": experiment.recorded_steps}
+    if experiment.training.feed == "stream":
+        del steps["recorded"]  # they are made when they are trained on
     if experiment.evaluation.months:
         steps["held_out_train_tasks"] = max(protocols.snapshot_steps(experiment, "held_out_train_tasks"))
     return steps
@@ -195,12 +199,6 @@ def _load_history(run: Run, name: str, spec: Spec) -> History:
     return store.open_store(path, fingerprint=run.folder.fingerprint, spec=spec).read()
 
 
-def _thinning(experiment: config.Experiment) -> dict[str, int]:
-    """How an imitator's histories are thinned (1: not at all)."""
-    episode = getattr(experiment.environment, "episode_steps", 1)
-    return {"every_episodes": experiment.training.keep_every_episodes, "episode_steps": episode}
-
-
 # ---- gate
 
 
@@ -244,11 +242,6 @@ def _contexts(experiment: config.Experiment) -> tuple[int, ...]:
     return (experiment.imitator.context_steps, *experiment.imitator.also_context_steps)
 
 
-def make_imitator(experiment: config.Experiment, spec: Spec, context_steps: int) -> Imitator:
-    """The imitator of one context length."""
-    return make_transformer(experiment.imitator, spec, context_steps=context_steps)
-
-
 def _imitator_keys(experiment: config.Experiment) -> tuple[jax.Array, jax.Array]:
     """Keys [M] and forks [M] (in steps of what they read) of all imitators of one context length: forks outermost.
 
@@ -257,7 +250,7 @@ def _imitator_keys(experiment: config.Experiment) -> tuple[jax.Array, jax.Array]
     root = keys.stream(keys.root(experiment.seed), keys.Stream.IMITATOR)
     seeds = keys.members(root, experiment.training.num_seeds)
     forks = [
-        contexts.thinned_step(fork, **_thinning(experiment))
+        contexts.thinned_step(fork, **contexts.thinning(experiment))
         for fork in sorted(experiment.evaluation.fork_steps)
     ]
     return (
@@ -272,22 +265,28 @@ def train_stage(run: Run) -> None:
     experiment = run.experiment
     spec = populations.make("recorded", experiment).family.env.spec
     with run.folder.stage("train") as facts:
-        recorded, held_out = (
-            jax.tree.map(jnp.asarray, contexts.thin(_load_history(run, name, spec), **_thinning(experiment)))
-            for name in ("recorded", "held_out")
-        )
-        if num_validation := experiment.training.num_validation:
-            held_out = jax.tree.map(lambda x: x[-num_validation:], recorded)
-            recorded = jax.tree.map(lambda x: x[:-num_validation], recorded)
+        source = _source(run, spec)
         curves, trained = [], {}
         for context_steps in _contexts(experiment):
-            params, rows = _train_context(run, spec, context_steps, recorded, held_out)
+            params, rows = _train_context(run, spec, context_steps, source)
             checkpoint.save(_imitator_path(run, context_steps), params)
             trained[context_steps] = _by_fork(experiment, spec, context_steps, params)
             curves += rows
         run.folder.write_json("losses.json", curves)
-        facts["parameters"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
+        price = cost.of(experiment.imitator, spec, context_steps=experiment.imitator.context_steps)
+        facts["parameters"], facts["training_flops_per_step"] = price.parameters, price.training_flops
         facts["sha256"] = _digests(trained)
+        facts["best_history"] = {str(fork): level for fork, level in source.best.items()}
+        facts["td_updates"] = source.td_updates
+
+
+def _source(run: Run, spec: Spec) -> feeds.Stored | feeds.Streamed:
+    experiment = run.experiment
+    if experiment.training.feed == "store":
+        recorded, held_out = (_load_history(run, name, spec) for name in ("recorded", "held_out"))
+        return feeds.Stored(experiment, recorded, held_out)
+    held_out = None if experiment.training.num_validation else _load_history(run, "held_out", spec)
+    return feeds.Streamed(experiment, held_out, chunk_steps=chunk_steps(experiment))
 
 
 def _imitator_path(run: Run, context_steps: int) -> pathlib.Path:
@@ -295,22 +294,25 @@ def _imitator_path(run: Run, context_steps: int) -> pathlib.Path:
 
 
 def _train_context(
-    run: Run, spec: Spec, context_steps: int, recorded: History, held_out: History
+    run: Run, spec: Spec, context_steps: int, source: feeds.Stored | feeds.Streamed
 ) -> tuple[Any, list[dict]]:
     experiment, training = run.experiment, run.experiment.training
-    imitator = make_imitator(experiment, spec, context_steps)
+    imitator = make_imitator(experiment.imitator, spec, context_steps=context_steps)
     imitator_keys, forks = _imitator_keys(experiment)
+    price = cost.of(experiment.imitator, spec, context_steps=context_steps)
+    print(f"{len(forks)} imitators of context {context_steps}: {price} each", file=sys.stderr)
     state = train.init_train_state(imitator_keys, imitator=imitator, training=training)
     held_out_key = keys.stream(keys.root(experiment.seed), keys.Stream.BATCH)
     tokens = len(forks) * training.batch_size * context_steps
     updates, train_losses, held_out_losses = [], [], []
-    with progress.bar(f"train context {context_steps}", training.num_updates * tokens, "tokens") as tick:
+    work = training.num_updates * tokens + source.steps_lived
+    with progress.bar(f"train context {context_steps}", work, "steps") as tick:
         for state, measured in train.fit(
             state,
             imitator_keys,
             forks,
-            recorded,
-            held_out,
+            source.feed(tick),
+            source.held_out,
             held_out_key,
             imitator=imitator,
             training=training,
@@ -350,7 +352,7 @@ def _train_context(
 
 def _load_frozen(run: Run, spec: Spec, context_steps: int) -> dict[int, Frozen]:
     """The trained imitators of one context length, by fork."""
-    imitator = make_imitator(run.experiment, spec, context_steps)
+    imitator = make_imitator(run.experiment.imitator, spec, context_steps=context_steps)
     imitator_keys, _ = _imitator_keys(run.experiment)
     like = jax.eval_shape(jax.vmap(imitator.init), imitator_keys)
     params = checkpoint.load(_imitator_path(run, context_steps), like)
@@ -359,7 +361,7 @@ def _load_frozen(run: Run, spec: Spec, context_steps: int) -> dict[int, Frozen]:
 
 def _by_fork(experiment: config.Experiment, spec: Spec, context_steps: int, params: Any) -> dict[int, Frozen]:
     """Parameters [forks * seeds, ...] as imitators, by fork."""
-    imitator = make_imitator(experiment, spec, context_steps)
+    imitator = make_imitator(experiment.imitator, spec, context_steps=context_steps)
     seeds = experiment.training.num_seeds
     return {
         fork: Frozen(
@@ -380,9 +382,13 @@ def evaluate_stage(run: Run) -> None:
     with run.folder.stage("evaluate") as facts:
         sources = {name: populations.make(name, experiment) for name in _recorded_steps(experiment)}
         spec = sources["held_out"].family.env.spec
-        past = {name: _load_history(run, name, spec) for name in sources}
-        best = _best_histories(experiment, past.pop("recorded"))
-        past = {name: contexts.thin(history, **_thinning(experiment)) for name, history in past.items()}
+        past = {name: _load_history(run, name, spec) for name in sources if name != "recorded"}
+        best = {
+            int(fork): level for fork, level in run.folder.manifest["stages"]["train"]["best_history"].items()
+        }
+        past = {
+            name: contexts.thin(history, **contexts.thinning(experiment)) for name, history in past.items()
+        }
         imitators = {context: _load_frozen(run, spec, context) for context in _contexts(experiment)}
         before = _digests(imitators)
         if before != run.folder.manifest["stages"]["train"]["sha256"]:
@@ -410,7 +416,7 @@ def evaluate_stage(run: Run) -> None:
                 past.get(source.name),
                 chunk_steps=chunk_steps(experiment),
                 best_history=best[protocol.fork_step],
-                past_step=functools.partial(contexts.thinned_step, **_thinning(experiment)),
+                past_step=functools.partial(contexts.thinned_step, **contexts.thinning(experiment)),
             )
             cells += _run_cells(run, scene, imitators, count)
         after = {name: " and ".join(sorted(count.acted.get(name, {"never acted"}))) for name in before}
@@ -418,17 +424,6 @@ def evaluate_stage(run: Run) -> None:
         facts["frozen"] = {"sha256_before": before, "sha256_after": after}
         facts["td_updates"] = count.td_updates
         facts["imitator_steps"] = count.imitator_steps
-
-
-def _best_histories(experiment: config.Experiment, recorded: History) -> dict[int, float]:
-    """At each fork, the best recorded learner's mean return over the last tenth of its history."""
-    done = recorded.terminated | recorded.truncated
-    return {
-        fork: returns.best_level(
-            recorded.reward, done, end_step=fork, num_steps=max(fork // 10, experiment.evaluation.now_steps)
-        )
-        for fork in experiment.evaluation.fork_steps
-    }
 
 
 def _digests(imitators: dict[int, dict[int, Frozen]]) -> dict[str, str]:

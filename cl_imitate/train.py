@@ -5,7 +5,7 @@ on the device; an update's windows are drawn from a key folded with the update's
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +39,10 @@ class Progress(NamedTuple):
     held_out_loss: np.ndarray  # float32 [M]
 
 
+Feed = Callable[[int], tuple[History, int]]
+"""What an update trains on: update -> a history [N, T] on host or device, and the update at which another comes."""
+
+
 SPECS = TrainState(
     params=sharding.SPLIT,
     opt_state=sharding.SPLIT,
@@ -66,7 +70,35 @@ def make_optimiser(training: config.Training) -> optax.GradientTransformation:
             weight_decay=training.weight_decay,
             mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
         ),
+        optax.stateless(functools.partial(_slow_wide_matrices, reference_width=training.reference_width)),
     )
+
+
+def _slow_wide_matrices(updates: Any, params: Any, *, reference_width: int) -> Any:
+    """Updates of the kernels whose inputs are the network's own features, times reference width over width.
+
+    Adam moves every entry equally far, so what such a matrix adds to its output in one update grows with its inputs.
+
+    Source: Yang et al. (2022), Tensor Programs V (muP), its rules under Adam for hidden and output matrices. The scale
+    of attention is left as it is, for heads that keep their size.
+    """
+    if not reference_width:
+        return updates
+    factor = reference_width / params["head"]["kernel"].shape[0]
+
+    def scaled(path, update):
+        is_inner = path[0].key in ("blocks", "head") and path[-1].key == "kernel"
+        return factor * update if is_inner else update
+
+    return jax.tree.map_with_path(scaled, updates)
+
+
+def _narrow_head(params: Any, *, reference_width: int) -> Any:
+    """The initial output matrix, whose entries muP scales by one over the width, not by its root."""
+    if not reference_width:
+        return params
+    kernel = params["head"]["kernel"]
+    return params | {"head": params["head"] | {"kernel": kernel * (reference_width / kernel.shape[0]) ** 0.5}}
 
 
 def next_action_loss(logits: jax.Array, context: Context) -> jax.Array:
@@ -85,6 +117,7 @@ def init_train_state(
     @jax.vmap
     def one(key):
         params = imitator.init(keys.stream(key, keys.Stream.IMITATOR_INIT))
+        params = _narrow_head(params, reference_width=training.reference_width)
         return params, optimiser.init(params)
 
     params, opt_state = one(imitator_keys)
@@ -189,7 +222,7 @@ def fit(
     state: TrainState,
     imitator_keys: jax.Array,
     fork_steps: jax.Array,
-    history: History,
+    feed: Feed,
     held_out: History,
     held_out_key: jax.Array,
     *,
@@ -201,7 +234,8 @@ def fit(
 
     Args:
       imitator_keys: keys [M]. fork_steps: int [M], where each imitator's data stop.
-      history, held_out: the recorded and the held-out learners' histories [N, T], on the device.
+      feed: the recorded learners' histories [N, T], all at once or some at a time; at most one is on the device.
+      held_out: those of learners that are not trained on, by which progress is measured.
 
     Raises:
       FloatingPointError: a loss is not finite; the message names the imitator and the update.
@@ -209,9 +243,14 @@ def fit(
     mesh = sharding.ensemble_mesh(imitator_keys.shape[0])
     state = sharding.place(state, mesh, SPECS)
     imitator_keys, fork_steps = sharding.place((imitator_keys, fork_steps), mesh, sharding.SPLIT)
-    history, held_out, held_out_key = sharding.place((history, held_out, held_out_key), mesh, sharding.WHOLE)
+    held_out, held_out_key = sharding.place((held_out, held_out_key), mesh, sharding.WHOLE)
+    history, until = None, -1
     while (done := int(state.update)) < training.num_updates:
-        num_updates = min(training.evaluate_every_updates, training.num_updates - done)
+        if done >= until:
+            del history  # room for the next
+            history, until = feed(done)
+            history = sharding.place(history, mesh, sharding.WHOLE)
+        num_updates = min(training.evaluate_every_updates, until - done)
         state, losses, held_out_loss = train_chunk(
             state,
             imitator_keys,

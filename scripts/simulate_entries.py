@@ -15,6 +15,7 @@ import numpy as np
 import simulate_peers
 
 from cl_imitate import block_size, config, populations, sharding, simulate
+from cl_imitate.blocks import Blocks
 from cl_imitate.histories import store
 
 
@@ -138,50 +139,46 @@ def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[E
     population = _population(arguments, name, num_learners, replay)
     entries = []
     for size in block_size.candidates(num_learners, num_devices()):
-        num_blocks = -(-num_learners // size)
-        if num_blocks * size != num_learners:
+        blocks = Blocks(num_learners, size)
+        if blocks.num_rounds * blocks.mesh.devices.size * size != num_learners:
             continue
-        mesh = sharding.ensemble_mesh(num_blocks)
-        static = {
-            **population.static,
-            "block_size": size,
-            "mesh": mesh,
-            "num_steps": num_steps,
-            "mode": "learn",
-        }
-        rest = [
-            sharding.place(tree, mesh, sharding.SPLIT)
-            for tree in (population.streams, population.env_params, population.rates)
-        ]
-        carry = sharding.place(population.newborn(), mesh, simulate.SPECS)
+        static = {key: value for key, value in population.static.items() if key != "block_size"}
+        static |= {"mesh": blocks.mesh, "num_steps": num_steps, "mode": "learn"}
+        trees = (population.streams, population.env_params, population.rates)
+        rest = list(zip(*(blocks.split(tree, sharding.SPLIT) for tree in trees), strict=True))
+        rounds = blocks.split(population.newborn(), simulate.SPECS)
 
         def chunk(ensemble, *rest, static=static):
             ensemble, history = simulate.run_chunk(ensemble, *rest, **static)
             return ensemble if recording == "off" else (ensemble, history)
 
-        program, compile_s, peak_bytes = _compiled(chunk, carry, *rest)
+        program, compile_s, peak_bytes = _compiled(chunk, rounds[0], *rest[0])
+        held_bytes = sum(leaf.nbytes for one in rounds[1:] for leaf in jax.tree.leaves(one))
         entries.append(
             Entry(
                 {"impl": "ours", "block_size": size, "recording": recording},
-                _advance(program, rest, recording, population),
-                carry,
-                lambda carry: carry.learner.params,
-                lambda carry: carry.clock.update,
+                _advance(program, rest, recording, population, blocks),
+                rounds,
+                lambda rounds: jax.tree.map(
+                    lambda *xs: np.concatenate([np.asarray(x) for x in xs]),
+                    *[one.learner.params for one in rounds],
+                ),
+                lambda rounds: rounds[0].clock.update,
                 num_learners,
                 num_steps,
                 compile_s,
-                peak_bytes,
+                peak_bytes + held_bytes,
             )
         )
     return entries
 
 
-def _advance(program, rest, recording: str, population) -> Callable:
+def _advance(program, rest, recording: str, population, blocks: Blocks) -> Callable:
     """One chunk, its history left out, returned, or written to the disk while the next one is computed."""
     if recording == "off":
-        return lambda carry: program(carry, *rest)
+        return lambda rounds: [program(one, *its) for one, its in zip(rounds, rest, strict=True)]
     if recording == "memory":
-        return lambda carry: program(carry, *rest)[0]
+        return lambda rounds: [program(one, *its)[0] for one, its in zip(rounds, rest, strict=True)]
     folder = tempfile.TemporaryDirectory()
     writer = store.Writer(
         pathlib.Path(folder.name) / "histories",
@@ -193,12 +190,12 @@ def _advance(program, rest, recording: str, population) -> Callable:
     )
     waiting = []
 
-    def advance(carry):
+    def advance(rounds):
         assert folder  # kept as long as this function is
-        carry, history = program(carry, *rest)
+        done = [program(one, *its) for one, its in zip(rounds, rest, strict=True)]
         if waiting:
-            writer.append(jax.tree.map(np.asarray, waiting.pop()))
-        waiting.append(history)
-        return carry
+            writer.append(jax.tree.map(np.asarray, blocks.on_host(waiting.pop())))
+        waiting.append([history for _, history in done])
+        return [one for one, _ in done]
 
     return advance

@@ -47,14 +47,13 @@ class Group(NamedTuple):
             learner=self.learner,
             num_steps=num_steps,
             chunk_steps=chunk_steps,
-            block_size=BLOCK_SIZE,
-            **options,
+            **{"block_size": BLOCK_SIZE, **options},
         )
 
-    def live(self, ensemble, num_steps, *, chunk_steps, hold=False):
+    def live(self, ensemble, num_steps, *, chunk_steps, **options):
         """The ensemble after `num_steps`, and the history on the host."""
         parts = []
-        for ensemble, history in self.advance(ensemble, num_steps, chunk_steps=chunk_steps, hold=hold):
+        for ensemble, history in self.advance(ensemble, num_steps, chunk_steps=chunk_steps, **options):
             parts.append(jax.tree.map(np.asarray, history))
         return ensemble, jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *parts)
 

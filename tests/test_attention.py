@@ -11,15 +11,18 @@ def heads(num_steps, key=0, batch=2, num_heads=2, size=8):
     return tuple(jax.random.normal(k, (batch, num_steps, num_heads, size)) for k in parts)
 
 
-@pytest.mark.parametrize("num_steps", [5, 300])
-def test_blocked_attention_equals_the_plain_one_in_value_and_gradient(num_steps):
+@pytest.mark.parametrize(
+    ("num_steps", "reach"), [(5, None), (300, None), (300, 7), (300, 128), (300, 200), (5, 9)]
+)
+def test_blocked_attention_equals_the_plain_one_in_value_and_gradient(num_steps, reach):
     q, k, v = heads(num_steps)
+    window = None if reach is None else (reach - 1, 0)
 
     def plain(q, k, v):
-        return jax.nn.dot_product_attention(q, k, v, is_causal=True)
+        return jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=window)
 
     def ours(q, k, v):
-        return attention.causal_attention(q, k, v, None)
+        return attention.causal_attention(q, k, v, None, reach=reach)
 
     def both(function):
         def loss(q, k, v):
@@ -43,15 +46,36 @@ def test_a_hidden_step_influences_no_other():
     np.testing.assert_array_equal(changed, np.arange(10) == 4)
 
 
-def test_rotation_depends_on_the_distance_alone():
+@pytest.mark.parametrize(
+    ("angles", "offset", "tolerance"),
+    [(attention.window_angles, 1000, 2e-3), (attention.endless_angles, 2_000_000_000, 2e-5)],
+)
+def test_rotation_depends_on_the_distance_alone(angles, offset, tolerance):
     q, k, _ = heads(6)
 
     def scores(offset):
-        position = jnp.arange(6) + offset
-        return jnp.einsum("bqhk,bshk->bhqs", attention.rotate(q, position), attention.rotate(k, position))
+        angle = angles(jnp.arange(6) + offset, 8)
+        return jnp.einsum("bqhk,bshk->bhqs", attention.rotate(q, angle), attention.rotate(k, angle))
 
-    np.testing.assert_allclose(scores(0), scores(1000), rtol=1e-2, atol=2e-3)
+    np.testing.assert_allclose(scores(0), scores(offset), atol=tolerance)
     assert np.abs(np.asarray(scores(0) - jnp.einsum("bqhk,bshk->bhqs", q, k))).max() > 0.1
+
+
+def test_the_two_countings_of_angles_agree():
+    step = jnp.arange(500)
+    one, two = attention.window_angles(step, 8), attention.endless_angles(step, 8)
+    for function in (jnp.cos, jnp.sin):
+        np.testing.assert_allclose(function(one), function(two), atol=1e-4)
+
+
+def test_a_hidden_step_in_a_sliding_window_is_as_in_a_whole_one():
+    q, k, v = heads(300)
+    is_there = jnp.arange(300)[None] % 3 > 0
+    is_there = jnp.broadcast_to(is_there, (2, 300))
+    whole = attention.causal_attention(q, k, v, is_there)
+    sliding = attention.causal_attention(q, k, v, is_there, reach=140)
+    np.testing.assert_allclose(sliding[:, :140], whole[:, :140], rtol=1e-4, atol=1e-5)
+    assert np.abs(np.asarray(sliding - whole))[:, 140:].max() > 1e-3
 
 
 def test_one_step_against_a_cache_is_the_last_row_of_the_whole():

@@ -12,7 +12,8 @@ from cl_imitate import config, keys, sharding
 from cl_imitate.evaluation import closed_loop
 from cl_imitate.histories import contexts
 from cl_imitate.imitators.base import Imitator
-from cl_imitate.imitators.transformer import empty_tokens, make_transformer
+from cl_imitate.imitators.embedding import empty_tokens
+from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 from tests.compiles import count_compiles
 from tests.ensembles import ENVIRONMENT, group
@@ -23,7 +24,7 @@ NUM_ENVS, CONTEXT = 4, 16
 @functools.cache
 def transformer() -> Imitator:
     spec = group(NUM_ENVS).family.env.spec
-    return make_transformer(config.Imitator(width=16, num_layers=2, num_heads=2), spec, context_steps=CONTEXT)
+    return make_imitator(config.Imitator(width=16, num_layers=2, num_heads=2), spec, context_steps=CONTEXT)
 
 
 def members(params: Any, num: int, **flags) -> closed_loop.Members:

@@ -6,7 +6,7 @@ import pytest
 from cl_imitate.evaluation import divergence
 from cl_imitate.evaluation.closed_loop import Prompt
 from cl_imitate.imitators.base import Imitator
-from cl_imitate.imitators.transformer import empty_tokens
+from cl_imitate.imitators.embedding import empty_tokens
 from tests.ensembles import group
 
 NUM = 4

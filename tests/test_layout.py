@@ -13,16 +13,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
 0: types keys config statistics products convolution compiling
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
-1: imitators/attention evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding cost
+1: evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding blocks
 2: envs/* learners/* imitators/* figures report
-3: envs/tasks simulate train imitators/learner_posterior
+3: envs/tasks simulate train cost imitators/learner_posterior
 4: evaluation/protocols evaluation/controls evaluation/answers evaluation/wording sweep populations
 5: evaluation/* block_size
-6: stages show cli
+6: feeds stages show cli
 7: __main__
 """
 RANK = {name: int(line[0]) for line in RANKS.strip().splitlines() for name in line[2:].split()}
-SEES_HISTORIES_ONLY = {"imitators/transformer", "imitators/recurrent", "train"}
+SEES_HISTORIES_ONLY = {"imitators/make", "imitators/transformer", "imitators/recurrent", "train"}
 ONE_HOME = {"gymnax", "orbax", "matplotlib"}
 # Tests of more than one module; every other test_<name>.py is named after a module, or after a room.
 WIDE_TESTS = {"layout", "configs", "contract", "parity", "pipeline", "probes", "smoke", "scripts"}

@@ -13,6 +13,7 @@ import pytest
 from cl_imitate import checkpoint, load_config, populations, stages
 from cl_imitate.evaluation import protocols, results
 from cl_imitate.histories import store
+from cl_imitate.imitators.make import make_imitator
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.toml"
@@ -231,7 +232,7 @@ def test_imitators_that_this_run_did_not_train_are_refused(run, copied):
     weights = copied / "checkpoints" / "imitators"
     shutil.rmtree(weights / "context_32")
     spec = populations.make("held_out", run.experiment).family.env.spec
-    init = stages.make_imitator(run.experiment, spec, 32).init
+    init = make_imitator(run.experiment.imitator, spec, context_steps=32).init
     like = jax.eval_shape(jax.vmap(init), stages._imitator_keys(run.experiment)[0])
     params = checkpoint.load(run.path / "checkpoints" / "imitators" / "context_32", like)
     checkpoint.save(weights / "context_32", jax.tree.map(lambda leaf: leaf + 1, params))

@@ -13,7 +13,7 @@ from cl_imitate import keys, load_config, populations, simulate
 from cl_imitate.evaluation import rollouts
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.protocols import Protocol
-from cl_imitate.imitators.transformer import make_transformer
+from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
@@ -79,7 +79,7 @@ def scene(protocol: Protocol = SPAN, **changes) -> rollouts.Scene:
 @functools.cache
 def frozen() -> Frozen:
     population, _, _ = lived()
-    imitator = make_transformer(experiment().imitator, population.family.env.spec, context_steps=CONTEXT)
+    imitator = make_imitator(experiment().imitator, population.family.env.spec, context_steps=CONTEXT)
     params = jax.vmap(imitator.init)(keys.members(keys.root(5), SEEDS))
     return Frozen(imitator=imitator, context_steps=CONTEXT, params=params, num_seeds=SEEDS)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cl_imitate import config, keys, train
-from cl_imitate.imitators.transformer import make_transformer
+from cl_imitate.imitators.embedding import empty_tokens
+from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import Context, History, Spec, SymbolObservation
 from tests.ensembles import assert_same
 
@@ -42,10 +43,10 @@ def copying_history(num_learners: int = 6, num_steps: int = 64) -> History:
 
 @functools.cache
 def imitator():
-    return make_transformer(IMITATOR, SPEC, context_steps=16)
+    return make_imitator(IMITATOR, SPEC, context_steps=16)
 
 
-def fit(num_members: int, training=TRAINING, state=None, history=None, forks=None):
+def fit(num_members: int, training=TRAINING, state=None, history=None, forks=None, feed=None):
     member_keys = keys.members(keys.root(0), num_members)
     state = state or train.init_train_state(member_keys, imitator=imitator(), training=training)
     history = history or copying_history()
@@ -54,7 +55,7 @@ def fit(num_members: int, training=TRAINING, state=None, history=None, forks=Non
         state,
         member_keys,
         jnp.full(num_members, 64) if forks is None else forks,
-        history,
+        feed or (lambda update: (history, training.num_updates)),
         history,
         jax.random.key(9),
         imitator=imitator(),
@@ -139,3 +140,28 @@ def test_the_learning_rate_warms_up_then_falls():
     assert sizes[5] == pytest.approx(0.5, rel=0.05)
     assert max(sizes) == pytest.approx(1.0, rel=0.05)
     assert sizes[-1] == pytest.approx(0.1, rel=0.1)
+
+
+def test_with_a_reference_width_an_update_moves_the_logits_as_far_at_every_width():
+    tokens = empty_tokens((1, 16), SPEC)
+
+    def moved(width, reference_width):
+        wide = config.Imitator(width=width, num_layers=1, num_heads=width // 8)
+        built = make_imitator(wide, SPEC, context_steps=16)
+        training = config.Training(
+            learning_rate=1e-3, warmup_updates=0, num_updates=100, reference_width=reference_width
+        )
+        optimiser = train.make_optimiser(training)
+
+        def change(params, opt_state):
+            loss = jax.grad(lambda p: -jax.nn.log_softmax(built.logits(p, tokens, None))[..., 0].mean())
+            new = jax.tree.map(jnp.add, params, optimiser.update(loss(params), opt_state, params)[0])
+            return jnp.abs(built.logits(new, tokens, None) - built.logits(params, tokens, None)).mean()
+
+        state = train.init_train_state(keys.members(keys.root(0), 8), imitator=built, training=training)
+        with jax.numpy_dtype_promotion("standard"):
+            return float(np.mean(jax.jit(jax.vmap(change))(state.params, state.opt_state)))
+
+    narrow = moved(16, 16)
+    assert moved(128, 0) / narrow > 4.0
+    assert 0.6 < moved(128, 16) / narrow < 1.7

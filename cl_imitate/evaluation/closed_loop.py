@@ -102,13 +102,11 @@ def start(
         return jnp.broadcast_to(leaf[None], (num_members, *leaf.shape))
 
     memory = imitator.init_memory(num_envs)
-    axes = _memory_axes(memory)
     memory = jax.tree.map(lambda leaf: spread(leaf) if leaf.ndim else leaf, memory)
     is_empty = jnp.full((num_envs,), prompt is None)
     last_action, last_reward = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32)
     if prompt is not None:
-        read = jax.vmap(imitator.prompt, (0, axes, None, None), axes)
-        memory = read(members.params, memory, prompt.tokens, prompt.is_there)
+        memory = _read_prompt(members.params, memory, prompt.tokens, prompt.is_there, imitator=imitator)
         last_action, last_reward = prompt.last_action, prompt.last_reward
     return Rollout(
         env_state=jax.tree.map(spread, env_state),
@@ -120,6 +118,13 @@ def start(
         memory=memory,
         step=jnp.int32(start_step),
     )
+
+
+@functools.partial(jax.jit, static_argnames=("imitator",))
+def _read_prompt(params, memory, tokens, is_there, *, imitator: Imitator):
+    """The memories of all members, [M, E, ...], after one prompt [E, P]."""
+    axes = _memory_axes(memory)
+    return jax.vmap(imitator.prompt, (0, axes, None, None), axes)(params, memory, tokens, is_there)
 
 
 def _step(rollout, _, members, act_keys, env_keys, env_params, age, *, imitator, env):

@@ -60,6 +60,7 @@ def decide(
             "frozen": dict(frozen),
             "context_steps": experiment.imitator.context_steps,
             "context_at_least": experiment.imitator.context_at_least,
+            "memory": experiment.imitator.memory,
             "questions": questions,
             "contexts": {str(context): by_context[context] for context in contexts},
             "seconds": dict(seconds),

@@ -48,6 +48,12 @@ def thin(history: History, *, every_episodes: int, episode_steps: int) -> Histor
     return history if every_episodes == 1 else jax.tree.map(keep, history)
 
 
+def thinning(experiment: config.Experiment) -> dict[str, int]:
+    """The arguments of `thin` that a config asks for (every 1st episode: not at all)."""
+    episode = getattr(experiment.environment, "episode_steps", 1)
+    return {"every_episodes": experiment.training.keep_every_episodes, "episode_steps": episode}
+
+
 def thinned_step(step: int, *, every_episodes: int, episode_steps: int) -> int:
     """How many steps of a thinned history lie before `step` of the whole one (a multiple of an episode)."""
     return step if every_episodes == 1 else -(-step // (every_episodes * episode_steps)) * episode_steps

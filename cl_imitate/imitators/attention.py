@@ -1,108 +1,185 @@
 """Causal attention in two forms that agree: over a whole window, and one step against a cache.
 
+Over a window each step attends to itself and those before it, or to the last `reach` of them ("sliding"). On a CPU
+the queries are taken in blocks, and keys that no query of a block may see are never touched, forwards or backwards.
+On a GPU, in bfloat16, cuDNN's fused kernel does the same.
+
 Positions are relative (rotary), so an age beyond those of training is not a position never seen.
 
-Axes: B batch (or E streams), L context, H heads, K head size. The cache keeps keys transposed, [E, H, K, L],
-and values [E, H, L, K]: the layout in which a step's two products read contiguous memory.
+Axes: B batch (or E streams), L context, H heads, K head size, F = K / 2 frequencies. The cache keeps keys transposed,
+[E, H, K, L], and values [E, H, L, K]: the layout in which a step's two products read contiguous memory.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from cl_imitate.config import Products
+from cl_imitate.products import einsum
 
 BLOCK = 128
-"""Queries a block: keys after the block's last query are never touched."""
+"""Queries a block: keys after the block's last query, or out of all its queries' reach, are never touched."""
+
+_BASE = 10_000.0
 
 
-def rotate(x_BxLxHxK: jax.Array, position_L: jax.Array) -> jax.Array:
-    """Rotary position embedding: pairs of features turned by an angle in proportion to the position.
+def window_angles(position_L: jax.Array, head_size: int) -> jax.Array:
+    """Rotary angles [L, F] (radians) of positions inside a window.
 
-    Source: Su et al. (2021), RoFormer. Base 10,000; the two halves of a head form the pairs.
+    Source: Su et al. (2021), RoFormer; base 10,000.
     """
+    half = head_size // 2
+    frequency = _BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    return position_L.astype(jnp.float32)[:, None] * frequency[None, :]
+
+
+def endless_angles(step_L: jax.Array, head_size: int) -> jax.Array:
+    """The same for steps int32 [L] of a life without end: differences stay exact, however old it is.
+
+    A frequency is a whole number of 2^-32 turns, so that steps times frequency, wrapped, is exact in uint32. In
+    float32 an angle is off by a tenth of a radian after a million steps.
+    """
+    half = head_size // 2
+    turns = _BASE ** (-np.arange(half) / half) / (2 * np.pi)
+    per_step = jnp.asarray(np.round(turns * 2**32).astype(np.uint32))
+    phase = step_L.astype(jnp.uint32)[:, None] * per_step[None, :]
+    return phase.astype(jnp.float32) * np.float32(2 * np.pi / 2**32)
+
+
+def rotate(x_BxLxHxK: jax.Array, angle_LxF: jax.Array) -> jax.Array:
+    """Rotary position embedding: pairs of features (the two halves of a head) turned by the angles."""
     half = x_BxLxHxK.shape[-1] // 2
-    frequency = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = position_L.astype(jnp.float32)[:, None] * frequency[None, :]
-    cos, sin = jnp.cos(angle)[None, :, None, :], jnp.sin(angle)[None, :, None, :]
+    cos, sin = jnp.cos(angle_LxF)[None, :, None, :], jnp.sin(angle_LxF)[None, :, None, :]
     first, second = x_BxLxHxK[..., :half], x_BxLxHxK[..., half:]
     shape = first.shape
     cos, sin = jnp.broadcast_to(cos, shape), jnp.broadcast_to(sin, shape)
     return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
 
 
-def _bounds(num_steps: int) -> list[tuple[int, int]]:
-    return [(start, min(start + BLOCK, num_steps)) for start in range(0, num_steps, BLOCK)]
+def _bounds(num_steps: int, reach: int) -> list[tuple[int, int, int]]:
+    """Of every block: its first query, its end, and the first key that any of its queries sees."""
+    return [
+        (start, min(start + BLOCK, num_steps), max(0, start + 1 - reach))
+        for start in range(0, num_steps, BLOCK)
+    ]
 
 
 def _block_weights(
-    q_BxHxQxK: jax.Array, k_BxHxKxS: jax.Array, start: int, is_there_BxS: jax.Array | None
+    q_BxHxQxK: jax.Array,
+    k_BxHxKxS: jax.Array,
+    start: int,
+    first: int,
+    reach: int,
+    is_there_BxS: jax.Array | None,
+    products: Products,
 ) -> jax.Array:
-    """Attention weights of the queries from `start` on, [B, H, Q, S], to all keys up to the last of them."""
-    scores = jnp.einsum("bhqk,bhks->bhqs", q_BxHxQxK, k_BxHxKxS)
+    """Attention weights [B, H, Q, S] of the queries from `start` on to the keys from `first` on."""
+    scores = einsum("bhqk,bhks->bhqs", q_BxHxQxK, k_BxHxKxS, products)
     query = jnp.arange(start, start + scores.shape[2])[:, None]
-    key = jnp.arange(scores.shape[3])[None, :]
-    allowed = (key <= query)[None, None]
+    key = jnp.arange(first, first + scores.shape[3])[None, :]
+    allowed = ((key <= query) & (key > query - reach))[None, None]
     if is_there_BxS is not None:
         allowed = (allowed & is_there_BxS[:, None, None, :]) | (key == query)[None, None]
     return jax.nn.softmax(jnp.where(jnp.broadcast_to(allowed, scores.shape), scores, -1e9), axis=-1)
 
 
-@jax.custom_vjp
-def _blocked(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, reach: int, products: Products) -> jax.Array:
     """Causal attention of scaled queries [B, H, L, K], transposed keys [B, H, K, L], values [B, H, L, K]."""
-    return _blocked_forward(q, k, v)[0]
+    return _blocked_forward(q, k, v, reach, products)[0]
 
 
-def _blocked_forward(q, k, v):
+def _blocked_forward(q, k, v, reach, products):
     outputs, weights = [], []
-    for start, end in _bounds(q.shape[2]):
-        weights.append(_block_weights(q[:, :, start:end], k[..., :end], start, None))
-        outputs.append(jnp.einsum("bhqs,bhsk->bhqk", weights[-1], v[:, :, :end]))
+    for start, end, first in _bounds(q.shape[2], reach):
+        keys, values = k[..., first:end], v[:, :, first:end]
+        weights.append(_block_weights(q[:, :, start:end], keys, start, first, reach, None, products))
+        outputs.append(einsum("bhqs,bhsk->bhqk", weights[-1], values, products))
     output = jnp.concatenate(outputs, axis=2)
     return output, (q, k, v, output, weights)
 
 
-def _blocked_backward(saved, grad):
+def _blocked_backward(reach, products, saved, grad):
     """The upper triangle is skipped here too, which differentiating the forward pass would not do as cheaply."""
     q, k, v, output, weights = saved
     keys, values = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
     mean = jnp.sum(grad * output, axis=-1, keepdims=True)
     dq, dk, dv = [], jnp.zeros_like(k), jnp.zeros_like(values)
-    for (start, end), weight in zip(_bounds(q.shape[2]), weights, strict=True):
+    for (start, end, first), weight in zip(_bounds(q.shape[2], reach), weights, strict=True):
         rows = grad[:, :, start:end]
-        dweight = jnp.einsum("bhqk,bhks->bhqs", rows, values[..., :end])
+        dweight = einsum("bhqk,bhks->bhqs", rows, values[..., first:end], products)
         dscores = weight * (dweight - jnp.broadcast_to(mean[:, :, start:end], dweight.shape))
-        dq.append(jnp.einsum("bhqs,bhsk->bhqk", dscores, keys[:, :, :end]))
-        dk = dk.at[..., :end].add(jnp.einsum("bhqk,bhqs->bhks", q[:, :, start:end], dscores))
-        dv = dv.at[..., :end].add(jnp.einsum("bhqk,bhqs->bhks", rows, weight))
+        dq.append(einsum("bhqs,bhsk->bhqk", dscores, keys[:, :, first:end], products))
+        dk = dk.at[..., first:end].add(einsum("bhqk,bhqs->bhks", q[:, :, start:end], dscores, products))
+        dv = dv.at[..., first:end].add(einsum("bhqk,bhqs->bhks", rows, weight, products))
     return jnp.concatenate(dq, axis=2), dk, jnp.swapaxes(dv, 2, 3)
 
 
 _blocked.defvjp(_blocked_forward, _blocked_backward)
 
 
+def _in_blocks(q, k, v, *, reach: int, products: Products) -> jax.Array:
+    """`causal_attention` of heads [B, L, H, K] where every step is there."""
+    q = jnp.swapaxes(q, 1, 2) * q.shape[-1] ** -0.5
+    k, v = jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2)
+    return jnp.swapaxes(_blocked(q, k, v, reach, products), 1, 2)
+
+
+def _fused(q, k, v, *, reach: int) -> jax.Array:
+    """The same by cuDNN, which takes bfloat16 only."""
+    window = None if reach >= q.shape[1] else (reach - 1, 0)
+    short = (x.astype(jnp.bfloat16) for x in (q, k, v))
+    out = jax.nn.dot_product_attention(
+        *short, is_causal=True, local_window_size=window, implementation="cudnn"
+    )
+    return out.astype(q.dtype)
+
+
 def causal_attention(
-    q_BxLxHxK: jax.Array, k_BxLxHxK: jax.Array, v_BxLxHxK: jax.Array, is_there_BxL: jax.Array | None
+    q_BxLxHxK: jax.Array,
+    k_BxLxHxK: jax.Array,
+    v_BxLxHxK: jax.Array,
+    is_there_BxL: jax.Array | None,
+    *,
+    reach: int | None = None,
+    products: Products = "float32",
 ) -> jax.Array:
     """Softmax attention of each step to itself and those before it, [B, L, H, K].
 
-    `is_there` False hides a key from every query but its own (a row must attend to something).
+    Args:
+      is_there: False hides a key from every query but its own (a row must attend to something).
+      reach: how many last steps a step attends to, itself included; None: all of the window.
     """
+    reach = reach or q_BxLxHxK.shape[1]
+    if is_there_BxL is None:
+        if products == "bfloat16" and jax.default_backend() == "gpu":
+            return _fused(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, reach=reach)
+        return _in_blocks(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, reach=reach, products=products)
     q = jnp.swapaxes(q_BxLxHxK, 1, 2) * q_BxLxHxK.shape[-1] ** -0.5
     k = jnp.transpose(k_BxLxHxK, (0, 2, 3, 1))
     v = jnp.swapaxes(v_BxLxHxK, 1, 2)
-    if is_there_BxL is None:
-        return jnp.swapaxes(_blocked(q, k, v), 1, 2)
     outputs = []
-    for start, end in _bounds(q.shape[2]):
-        weight = _block_weights(q[:, :, start:end], k[..., :end], start, is_there_BxL[:, :end])
-        outputs.append(jnp.einsum("bhqs,bhsk->bhqk", weight, v[:, :, :end]))
+    for start, end, first in _bounds(q.shape[2], reach):
+        is_there = is_there_BxL[:, first:end]
+        keys = k[..., first:end]
+        weight = _block_weights(q[:, :, start:end], keys, start, first, reach, is_there, products)
+        outputs.append(einsum("bhqs,bhsk->bhqk", weight, v[:, :, first:end], products))
     return jnp.swapaxes(jnp.concatenate(outputs, axis=2), 1, 2)
 
 
 def attend_cache(
-    q_ExHxK: jax.Array, keys_ExHxKxL: jax.Array, values_ExHxLxK: jax.Array, is_there_ExL: jax.Array
+    q_ExHxK: jax.Array,
+    keys_ExHxKxL: jax.Array,
+    values_ExHxLxK: jax.Array,
+    is_there_ExL: jax.Array,
+    *,
+    products: Products = "float32",
 ) -> jax.Array:
     """One step's attention to a cache in which its own key and value already stand, [E, H, K]."""
-    scores = jnp.einsum("ehk,ehks->ehs", q_ExHxK * q_ExHxK.shape[-1] ** -0.5, keys_ExHxKxL)
+    scaled = q_ExHxK * q_ExHxK.shape[-1] ** -0.5
+    scores = einsum("ehk,ehks->ehs", scaled, keys_ExHxKxL, products)
     allowed = jnp.broadcast_to(is_there_ExL[:, None, :], scores.shape)
     weights = jax.nn.softmax(jnp.where(allowed, scores, -1e9), axis=-1)
-    return jnp.einsum("ehs,ehsk->ehk", weights, values_ExHxLxK)
+    return einsum("ehs,ehsk->ehk", weights, values_ExHxLxK, products)

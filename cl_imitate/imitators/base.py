@@ -23,8 +23,8 @@ class Imitator(NamedTuple):
     logits(params, tokens [B, L], key | None) -> action logits float32 [B, L, A], causal; a key turns on
       dropout and input masking (training).
     init_memory(num_streams) -> Memory: an empty context for E streams.
-    prompt(params, memory, tokens [E, P], is_there [E, P]) -> Memory: P steps read at once; `is_there` is
-      False on the left where a stream's prompt is shorter.
+    prompt(params, memory, tokens [E, P], is_there [E, P]) -> Memory: P steps read at once into an empty memory;
+      `is_there` is False on the left where a stream's prompt is shorter.
     begin_block(params, memory) -> Memory: called before every `block_steps` calls of `act`.
     act(params, memory, tokens [E]) -> (logits [E, A], Memory): one step.
     forget(memory, where bool [E]) -> Memory: those streams' contexts are emptied.

@@ -1,0 +1,114 @@
+"""Where training's histories come from: the store, or straight from the simulator with no disk between.
+
+Streamed, the recorded learners are made some at a time: so many live from birth to the last fork, the imitators train
+on their histories for an even share of the updates, and the histories make room for the next. So no learner is seen in
+two epochs, and memory holds one epoch however many learners there are. They are those that the store would hold, one
+for one; with all of them in one epoch, training's numbers are the same, bit for bit.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cl_imitate import config, populations, simulate, train
+from cl_imitate.evaluation import returns
+from cl_imitate.histories import contexts
+from cl_imitate.populations import Population
+from cl_imitate.types import History
+
+Tick = Callable[[int], None]
+
+
+class Stored:
+    """Histories that the simulate stage left.
+
+    Attributes:
+      held_out: [n, T] of learners that are not trained on.
+      best: by fork, the best recorded learner's mean return over the last tenth of its history.
+      steps_lived: env steps that are simulated for one feed. td_updates: learners' updates made so far.
+    """
+
+    def __init__(self, experiment: config.Experiment, recorded: History, held_out: History):
+        """`recorded`, `held_out`: [N, T] on the host. The last `training.num_validation` recorded are held out too."""
+        self._training = experiment.training
+        self.steps_lived = self.td_updates = 0
+        self.best = best_levels(experiment, recorded)
+        recorded, self.held_out = (
+            contexts.thin(history, **contexts.thinning(experiment)) for history in (recorded, held_out)
+        )
+        if num := self._training.num_validation:
+            self.held_out = jax.tree.map(lambda x: x[-num:], recorded)
+            recorded = jax.tree.map(lambda x: x[:-num], recorded)
+        self._recorded = jax.tree.map(jnp.asarray, recorded)
+
+    def feed(self, tick: Tick) -> train.Feed:
+        """What `train.fit` reads from. `tick` is told of env steps as they are lived: there are none."""
+        del tick
+        return lambda update: (self._recorded, self._training.num_updates)
+
+
+class Streamed:
+    """Histories made while training; attributes as those of `Stored`."""
+
+    def __init__(self, experiment: config.Experiment, held_out: History | None, *, chunk_steps: int):
+        """`held_out`: [n, T] on the host; None: `training.num_validation` of the recorded learners are."""
+        self._experiment, self._chunk_steps = experiment, chunk_steps
+        self._population = populations.make("recorded", experiment)
+        num_validation = experiment.training.num_validation
+        self._num_trained = self._population.num_learners - num_validation
+        self.steps_lived = self._num_trained * experiment.recorded_steps
+        self.td_updates = 0
+        self.best: dict[int, float] = {}
+        if held_out is None:
+            last = np.arange(self._num_trained, self._population.num_learners)
+            self.held_out = self._live(self._population.members(last), lambda _: None)
+        else:
+            self.held_out = contexts.thin(held_out, **contexts.thinning(experiment))
+
+    def feed(self, tick: Tick) -> train.Feed:
+        """What `train.fit` reads from. `tick` is told of env steps as they are lived."""
+        training = self._experiment.training
+        at_once = training.stream_learners
+        num_epochs = self._num_trained // at_once
+
+        def of(update: int) -> tuple[History, int]:
+            epoch = update * num_epochs // training.num_updates
+            until = -(-(epoch + 1) * training.num_updates // num_epochs)
+            members = np.arange(epoch * at_once, (epoch + 1) * at_once)
+            return self._live(self._population.members(members), tick), until
+
+        return of
+
+    def _live(self, some: Population, tick: Tick) -> History:
+        """Whole histories of newly born learners, thinned as training wants them."""
+        parts = []
+        for kept, history in simulate.advance(
+            some.newborn(),
+            some.streams,
+            some.env_params,
+            some.rates,
+            **some.static,
+            num_steps=self._experiment.recorded_steps,
+            chunk_steps=self._chunk_steps,
+        ):
+            parts.append(jax.tree.map(np.asarray, history))
+            tick(history.action.size)
+            if kept is not None:
+                self.td_updates += int(kept.clock.update) * some.num_learners
+        whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *parts)
+        for fork, level in best_levels(self._experiment, whole).items():
+            self.best[fork] = float(np.fmax(level, self.best.get(fork, level)))
+        return contexts.thin(whole, **contexts.thinning(self._experiment))
+
+
+def best_levels(experiment: config.Experiment, recorded: History) -> dict[int, float]:
+    """At each fork, the best learner's mean return over the last tenth of its history [N, T]."""
+    done = recorded.terminated | recorded.truncated
+    return {
+        fork: returns.best_level(
+            recorded.reward, done, end_step=fork, num_steps=max(fork // 10, experiment.evaluation.now_steps)
+        )
+        for fork in experiment.evaluation.fork_steps
+    }

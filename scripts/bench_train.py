@@ -1,0 +1,271 @@
+"""Training tokens a second: our transformer, the same with plain attention, and PyTorch's, interleaved in one process.
+
+    python scripts/bench_train.py --quick          # 5 minutes on one core
+    python scripts/bench_train.py --cores 2
+
+Needs `pip install '.[bench]'` (PyTorch). One JSON line a row on stdout. All three train the same network (four
+layers, heads of 16 or 32, rotary positions, AdamW with clipping, float32) on batches of equal shape:
+
+  ours         `train.train_chunk` as a run calls it, windows drawn from histories on the device included
+  einsum       the same, its attention two einsums and a softmax over whole windows, differentiated by JAX
+  torch_sdpa   PyTorch's scaled_dot_product_attention and fused AdamW, batches made beforehand
+
+On a GPU the row holds the share of the measured peak of bfloat16 products that the model's operations come to.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+
+SHAPES = ((64, 256, 8), (64, 1024, 2), (128, 256, 8), (128, 1024, 2))  # width, context, batch
+LARGE_SHAPES = ((512, 2048, 16),)
+NUM_LAYERS, NUM_HEADS, NUM_SYMBOLS, NUM_ACTIONS = 4, 4, 16, 5
+
+
+def main() -> None:
+    arguments = _arguments()
+    if not arguments.gpu:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    rows = []
+    for width, context, batch in LARGE_SHAPES if arguments.gpu else SHAPES:
+        entries = [
+            ENTRIES[name](width, context, batch, gpu=arguments.gpu) for name in arguments.implementations
+        ]
+        _time(entries, arguments.seconds)
+        rows += [_row(entry, width, context, arguments) for entry in entries]
+        for row in rows[-len(entries) :]:
+            print(json.dumps(row), flush=True)
+    _print_ratios(rows)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="shorter timings")
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--gpu", action="store_true", help="8 layers of width 512, context 2,048, bfloat16")
+    parser.add_argument("--implementations", nargs="+", default=["ours", "torch_sdpa", "einsum"])
+    parser.add_argument("--seconds", type=float, default=0.0, help="of timing a row (default 20; quick: 6)")
+    arguments = parser.parse_args()
+    arguments.seconds = arguments.seconds or (6.0 if arguments.quick else 20.0)
+    return arguments
+
+
+@dataclasses.dataclass
+class Entry:
+    """Something that trains; a turn is `num_updates` updates."""
+
+    impl: str
+    turn: Callable[[], float]  # trains, waits, and gives back the last loss
+    tokens: int  # a turn
+    flops: float  # a token, forwards and backwards
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+def _time(entries: list[Entry], seconds: float) -> None:
+    """All in turn, so that what else the machine does falls on each alike."""
+    for entry in entries:
+        first = entry.turn()
+        if not math.isfinite(first) or abs(first - math.log(NUM_ACTIONS)) > 1.5:
+            raise SystemExit(f"{entry.impl}: a loss of {first} after its first turn is not that of this work")
+    deadline = time.perf_counter() + seconds * len(entries)
+    while time.perf_counter() < deadline or len(entries[0].seconds) < 5:
+        for entry in entries:
+            start = time.perf_counter()
+            entry.turn()
+            entry.seconds.append(time.perf_counter() - start)
+
+
+def _row(entry: Entry, width: int, context: int, arguments: argparse.Namespace) -> dict:
+    import jax
+    import numpy as np
+
+    rate = entry.tokens / float(np.median(entry.seconds))
+    row = {
+        "bench": "train",
+        "impl": entry.impl,
+        "width": width,
+        "context": context,
+        "tokens_per_s": round(rate),
+        "flops_per_token": round(entry.flops),
+        "flops_per_s": rate * entry.flops,
+        "cores": None if arguments.gpu else arguments.cores,
+        "device": jax.local_devices()[0].device_kind,
+    }
+    if arguments.gpu:
+        row["peak_share"] = rate * entry.flops / _peak_flops()
+    return row
+
+
+def _print_ratios(rows: list[dict]) -> None:
+    by = {(row["width"], row["context"], row["impl"]): row["tokens_per_s"] for row in rows}
+    for other in ("torch_sdpa", "einsum"):
+        shapes = [key[:2] for key in by if key[2] == other and (*key[:2], "ours") in by]
+        ratios = [by[*shape, "ours"] / by[*shape, other] for shape in shapes]
+        if ratios:
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            each = ", ".join(f"{shape} {ratio:.2f}" for shape, ratio in zip(shapes, ratios, strict=True))
+            print(f"ours / {other}: geometric mean {mean:.2f} ({each})", file=sys.stderr)
+
+
+def _peak_flops() -> float:
+    """Operations a second of one large bfloat16 product, the best of ten."""
+    import jax
+    import jax.numpy as jnp
+
+    size = 8192
+    x = jnp.ones((size, size), jnp.bfloat16)
+    product = jax.jit(lambda x: x @ x)
+    best = math.inf
+    for _ in range(11):
+        start = time.perf_counter()
+        jax.block_until_ready(product(x))
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+# ---- ours, and the same with plain attention
+
+
+def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, plain: bool) -> Entry:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from cl_imitate import config, cost, keys, sharding, train
+    from cl_imitate.imitators import transformer
+    from cl_imitate.imitators.refill_memory import with_refill_memory
+    from cl_imitate.types import History, Spec, SymbolObservation
+
+    class Plain(transformer.Transformer):
+        def _layer(self, block, x, dropout_keys, *, angles, is_there):
+            del dropout_keys, is_there
+            q, k, v = block.heads(x, angles)
+            scores = jnp.einsum("bqhk,bshk->bhqs", q, k) * self.head_size**-0.5
+            seen = jnp.broadcast_to(jnp.tril(jnp.ones(scores.shape[2:], bool)), scores.shape)
+            weights = jax.nn.softmax(jnp.where(seen, scores, -1e9), axis=-1)
+            x = x + block.out(jnp.einsum("bhqs,bshk->bqhk", weights, v).reshape(x.shape))
+            return x + block.forward(x), (k, v)
+
+    spec = Spec(
+        observation=SymbolObservation(NUM_SYMBOLS),
+        num_actions=NUM_ACTIONS,
+        reward_dtype="int8",
+        can_truncate=True,
+        episode_steps=None,
+    )
+    imitator = config.Imitator(
+        width=width,
+        num_layers=8 if gpu else NUM_LAYERS,
+        num_heads=8 if gpu else NUM_HEADS,
+        products="bfloat16" if gpu else "float32",
+    )
+    num_updates = max(1, (1 << 20 if gpu else 8192) // (batch * context))
+    training = config.Training(
+        batch_size=batch, num_updates=1 << 20, evaluate_every_updates=num_updates, evaluate_windows=1
+    )
+    made = with_refill_memory((Plain if plain else transformer.Transformer)(imitator, spec, context))
+    rng, shape = np.random.default_rng(0), (16, 4 * context)
+    nothing = np.zeros(shape, bool)
+    history = History(
+        obs=rng.integers(0, NUM_SYMBOLS, shape).astype(np.uint8),
+        action=rng.integers(0, NUM_ACTIONS, shape).astype(np.uint8),
+        reward=rng.integers(0, 2, shape).astype(np.int8),
+        terminated=nothing,
+        truncated=nothing,
+        explored=nothing,
+    )
+    history = jax.tree.map(jnp.asarray, history)
+    members = keys.members(keys.root(0), 1)
+    mesh = sharding.ensemble_mesh(1)
+    state = sharding.place(
+        train.init_train_state(members, imitator=made, training=training), mesh, train.SPECS
+    )
+    small = jax.tree.map(lambda x: x[:1, :context], history)
+
+    def turn() -> float:
+        nonlocal state
+        state, losses, _ = train.train_chunk(
+            state,
+            members,
+            jnp.array([4 * context]),
+            history,
+            small,
+            jax.random.key(1),
+            imitator=made,
+            training=training,
+            context_steps=context,
+            num_updates=num_updates,
+            mesh=mesh,
+        )
+        return float(losses[0, -1])
+
+    flops = cost.of(imitator, spec, context_steps=context).training_flops
+    return Entry("einsum" if plain else "ours", turn, num_updates * batch * context, flops)
+
+
+def _ours(width, context, batch, *, gpu):
+    return _jax_entry(width, context, batch, gpu=gpu, plain=False)
+
+
+def _einsum(width, context, batch, *, gpu):
+    return _jax_entry(width, context, batch, gpu=gpu, plain=True)
+
+
+# ---- PyTorch
+
+
+def _torch_sdpa(width: int, context: int, batch: int, *, gpu: bool) -> Entry:
+    import torch
+    import torch_transformer
+
+    from cl_imitate import config, cost
+    from cl_imitate.types import Spec, SymbolObservation
+
+    layers, heads = (8, 8) if gpu else (NUM_LAYERS, NUM_HEADS)
+    device = torch.device("cuda" if gpu else "cpu")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    model = torch_transformer.Decoder(
+        width, layers, heads, num_symbols=NUM_SYMBOLS, num_actions=NUM_ACTIONS, context=context
+    ).to(device)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    num_updates = max(1, (1 << 20 if gpu else 8192) // (batch * context))
+    batches = [torch_transformer.random_batch(model, batch, context, seed=i) for i in range(num_updates)]
+
+    def turn() -> float:
+        for inputs, action in batches:
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=gpu):
+                logits = model(*inputs)
+            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), action.flatten())
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+        return float(loss.detach())
+
+    spec = Spec(
+        observation=SymbolObservation(NUM_SYMBOLS),
+        num_actions=NUM_ACTIONS,
+        reward_dtype="int8",
+        can_truncate=True,
+        episode_steps=None,
+    )
+    imitator = config.Imitator(width=width, num_layers=layers, num_heads=heads)
+    flops = cost.of(imitator, spec, context_steps=context).training_flops
+    return Entry("torch_sdpa", turn, num_updates * batch * context, flops)
+
+
+ENTRIES = {"ours": _ours, "einsum": _einsum, "torch_sdpa": _torch_sdpa}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+import dataclasses
+
+import jax
+import pytest
+
+from cl_imitate import config, cost
+from cl_imitate.imitators.embedding import empty_tokens
+from cl_imitate.imitators.make import make_imitator
+from tests.test_imitators import SPEC
+
+IMITATOR = config.Imitator(width=64, num_layers=2, num_heads=2, context_steps=128)
+
+
+def test_parameters_are_those_there_are():
+    counted = cost.of(IMITATOR, SPEC, context_steps=128)
+    params = make_imitator(IMITATOR, SPEC, context_steps=128).init(jax.random.key(0))
+    assert counted.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert f"{counted.parameters:,}" in str(counted)
+
+
+def test_operations_of_a_transformer_counted_by_hand():
+    layer = 2 * 12 * 64 * 64 + 4 * 64 * (1 + 128) / 2
+    assert cost.of(IMITATOR, SPEC, context_steps=128).forward_flops == pytest.approx(2 * layer + 2 * 64 * 4)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "linear_recurrence"])
+def test_operations_agree_with_the_compiler_s_count(kind):
+    imitator = dataclasses.replace(IMITATOR, kind=kind)
+    built = make_imitator(imitator, SPEC, context_steps=128)
+    params = jax.eval_shape(built.init, jax.random.key(0))
+    forward = jax.jit(lambda params, tokens: built.logits(params, tokens, None))
+    measured = forward.lower(params, empty_tokens((4, 128), SPEC)).compile().cost_analysis()["flops"]
+    # above: blocks of attention touch keys that the mask then hides; norms and embeddings are in it too
+    assert 0.9 < measured / (4 * 128) / cost.of(imitator, SPEC, context_steps=128).forward_flops < 1.6
+
+
+def test_a_window_shorter_than_its_reach_attends_to_half_of_itself():
+    assert cost.mean_keys(128, 128) == cost.mean_keys(128, 1000) == 64.5
+    assert cost.mean_keys(4, 2) == (1 + 2 + 2 + 2) / 4
