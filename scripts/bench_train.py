@@ -52,9 +52,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--gpu", action="store_true", help="8 layers of width 512, context 2,048, bfloat16")
     parser.add_argument("--implementations", nargs="+", default=["ours", "torch_sdpa", "einsum"])
-    parser.add_argument("--seconds", type=float, default=0.0, help="of timing a row (default 20; quick: 6)")
+    parser.add_argument("--seconds", type=float, default=0.0, help="of timing a row (default 20; quick: 4)")
     arguments = parser.parse_args()
-    arguments.seconds = arguments.seconds or (6.0 if arguments.quick else 20.0)
+    arguments.seconds = arguments.seconds or (4.0 if arguments.quick else 20.0)
     return arguments
 
 
@@ -76,7 +76,7 @@ def _time(entries: list[Entry], seconds: float) -> None:
         if not math.isfinite(first) or abs(first - math.log(NUM_ACTIONS)) > 1.5:
             raise SystemExit(f"{entry.impl}: a loss of {first} after its first turn is not that of this work")
     deadline = time.perf_counter() + seconds * len(entries)
-    while time.perf_counter() < deadline or len(entries[0].seconds) < 5:
+    while time.perf_counter() < deadline or len(entries[0].seconds) < 3:
         for entry in entries:
             start = time.perf_counter()
             entry.turn()
@@ -167,7 +167,7 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, plain: bool) 
         num_heads=8 if gpu else NUM_HEADS,
         products="bfloat16" if gpu else "float32",
     )
-    num_updates = max(1, (1 << 20 if gpu else 8192) // (batch * context))
+    num_updates = max(1, (1 << 20 if gpu else 1 << 15) // (batch * context))
     training = config.Training(
         batch_size=batch, num_updates=1 << 20, evaluate_every_updates=num_updates, evaluate_windows=1
     )
@@ -239,7 +239,7 @@ def _torch_sdpa(width: int, context: int, batch: int, *, gpu: bool) -> Entry:
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    num_updates = max(1, (1 << 20 if gpu else 8192) // (batch * context))
+    num_updates = max(1, (1 << 20 if gpu else 1 << 15) // (batch * context))
     batches = [torch_transformer.random_batch(model, batch, context, seed=i) for i in range(num_updates)]
 
     def turn() -> float:

@@ -118,10 +118,9 @@ def training_noise(
     num_keys = 1 + 2 * imitator.num_layers
     if key is None:
         return tokens, [None] * num_keys
-    key, mask_key = jax.random.split(key)
-    return _mask_inputs(tokens, mask_key, imitator.mask_inputs, num_actions), list(
-        jax.random.split(key, num_keys)
-    )
+    dropout_key, mask_key = jax.random.split(key)
+    tokens = _mask_inputs(tokens, mask_key, imitator.mask_inputs, num_actions)
+    return tokens, list(jax.random.split(dropout_key, num_keys))
 
 
 def _mask_inputs(tokens: StepTokens, key: jax.Array, rate: float, num_actions: int) -> StepTokens:
