@@ -53,10 +53,7 @@ class _Trial:
         self._rest = [
             sharding.place(tree, mesh, sharding.SPLIT) for tree in (some.streams, some.env_params, some.rates)
         ]
-        self._static = {name: value for name, value in population.static.items() if name != "block_size"} | {
-            "mesh": mesh,
-            "num_steps": num_steps,
-        }
+        self._static = {**population.program, "mesh": mesh, "num_steps": num_steps}
 
     def seconds(self) -> float:
         start = time.perf_counter()

@@ -183,21 +183,23 @@ class Imitator:
     mask_inputs: Rate = 0.0  # share of previous-action and -reward inputs hidden in training
     observation_factor: Natural = 0  # f > 0: a symbol is embedded as (symbol // f, symbol % f)
     conv_features: Positive = 16  # screens only
-    positions: Literal["relative", "absolute"] = (
-        "relative"  # absolute: a learned vector for each place in the window
-    )
+    positions: Literal["relative", "absolute"] = "relative"  # absolute: a learned vector for each place
     reads_reward: bool = True
     reads_done: bool = True
     reads_age: bool = True  # MONTH needs it
     products: Products = "float32"  # factors of matrix products; norms, softmax, logits and loss are float32
     rematerialise: bool = False  # training: layers are computed again backwards instead of kept
 
+    def block_steps(self, context_steps: int) -> int:
+        """How many steps are acted between two readings of a memory, and so in one compiled program."""
+        return self.refill_steps or max(1, context_steps // 2)
+
     @property
     def context_at_least(self) -> int:
         """The fewest last steps that the headline imitator acts on (in a life that is long enough)."""
         if self.kind != "transformer" or self.attention_steps:
             return self.context_steps
-        return self.context_steps - (self.refill_steps or self.context_steps // 2)
+        return self.context_steps - self.block_steps(self.context_steps)
 
     @property
     def memory(self) -> str:
@@ -220,9 +222,7 @@ class Imitator:
 class Training:
     """Next-action prediction on the recorded histories."""
 
-    feed: Literal["store", "stream"] = (
-        "store"  # stream: learners are simulated as they are trained on, no disk between
-    )
+    feed: Literal["store", "stream"] = "store"  # stream: learners are simulated as they are trained on
     stream_learners: Positive = 64  # with stream: so many at once; they live, are trained on, and make room
     num_seeds: Positive = 3
     num_updates: Positive = 200

@@ -214,6 +214,11 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
             f"evaluation.months: {month.start_step} + {month.later_steps} is past the last fork, {last}",
         )
         need(month.start_step > 0, "evaluation.months: start_step = 0 leaves nothing to prompt with")
+    need(
+        experiment.imitator.reads_age or not evaluation.months,
+        "evaluation.months asks for a later age, which imitator.reads_age = false hides. Set it to true, or leave out "
+        "the months",
+    )
     for name in ("now_steps", "later_steps", *(("elsewhere_steps",) if evaluation.rungs else ())):
         steps = getattr(evaluation, name)
         need(

@@ -35,14 +35,14 @@ class Population:
         return len(self.task)
 
     @property
+    def program(self) -> dict[str, Any]:
+        """The static arguments of `simulate.run_chunk` that do not depend on how learners are dealt out."""
+        return {"env": self.family.env, "dqn": self.dqn, "learner": self.learner}
+
+    @property
     def static(self) -> dict[str, Any]:
-        """The arguments by which `simulate.advance` is compiled."""
-        return {
-            "env": self.family.env,
-            "dqn": self.dqn,
-            "learner": self.learner,
-            "block_size": self.block_size,
-        }
+        """The static arguments of `simulate.advance`."""
+        return {**self.program, "block_size": self.block_size}
 
     def members(self, index: np.ndarray) -> "Population":
         """Some of these learners, int [n], as a population of its own; one may be named twice."""

@@ -18,7 +18,7 @@ from cl_imitate.config import Products
 
 
 def einsum(axes: str, x: jax.Array, y: jax.Array, products: Products) -> jax.Array:
-    """`jnp.einsum` of two factors, float32 out; every product of learners and imitators comes through here."""
+    """`jnp.einsum` of two factors, float32 out: the one place that says how factors are rounded."""
     if products == "bfloat16":
         x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
     precision = jax.lax.Precision.HIGHEST if products == "float32" else jax.lax.Precision.DEFAULT

@@ -1,6 +1,6 @@
 """Steps acted a second by E streams in lockstep: our memories, full recompute, and PyTorch's cache, interleaved.
 
-    python scripts/bench_decode.py --quick          # 5 minutes on one core
+    python scripts/bench_decode.py --quick          # about a minute on one core
     python scripts/bench_decode.py --envs 64 --contexts 256 1024
 
 Needs `pip install '.[bench]'` (PyTorch). One JSON line a row on stdout. Four layers of width 64, four heads; every

@@ -1,6 +1,6 @@
 """Training tokens a second: our transformer, the same with plain attention, and PyTorch's, interleaved in one process.
 
-    python scripts/bench_train.py --quick          # 5 minutes on one core
+    python scripts/bench_train.py --quick          # a few seconds a row, and compilation
     python scripts/bench_train.py --cores 2
 
 Needs `pip install '.[bench]'` (PyTorch). One JSON line a row on stdout. All three train the same network (four
@@ -131,6 +131,18 @@ def _peak_flops() -> float:
     return 2 * size**3 / best
 
 
+def _spec():
+    from cl_imitate.types import Spec, SymbolObservation
+
+    return Spec(
+        observation=SymbolObservation(NUM_SYMBOLS),
+        num_actions=NUM_ACTIONS,
+        reward_dtype="int8",
+        can_truncate=True,
+        episode_steps=None,
+    )
+
+
 # ---- ours, and the same with plain attention
 
 
@@ -141,8 +153,9 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, plain: bool) 
 
     from cl_imitate import config, cost, keys, sharding, train
     from cl_imitate.imitators import transformer
-    from cl_imitate.imitators.refill_memory import with_refill_memory
-    from cl_imitate.types import History, Spec, SymbolObservation
+    from cl_imitate.imitators.base import assemble
+    from cl_imitate.imitators.refill_memory import RefillMemory
+    from cl_imitate.types import History
 
     class Plain(transformer.Transformer):
         def _layer(self, block, x, dropout_keys, *, angles, is_there):
@@ -154,13 +167,7 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, plain: bool) 
             x = x + block.out(jnp.einsum("bhqs,bshk->bqhk", weights, v).reshape(x.shape))
             return x + block.forward(x), (k, v)
 
-    spec = Spec(
-        observation=SymbolObservation(NUM_SYMBOLS),
-        num_actions=NUM_ACTIONS,
-        reward_dtype="int8",
-        can_truncate=True,
-        episode_steps=None,
-    )
+    spec = _spec()
     imitator = config.Imitator(
         width=width,
         num_layers=8 if gpu else NUM_LAYERS,
@@ -171,7 +178,9 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, plain: bool) 
     training = config.Training(
         batch_size=batch, num_updates=1 << 20, evaluate_every_updates=num_updates, evaluate_windows=1
     )
-    made = with_refill_memory((Plain if plain else transformer.Transformer)(imitator, spec, context))
+    network = (Plain if plain else transformer.Transformer)(imitator, spec, context)
+    memory = RefillMemory(network, context // 2)
+    made = assemble(network, memory, block_steps=context // 2, num_actions=NUM_ACTIONS)
     rng, shape = np.random.default_rng(0), (16, 4 * context)
     nothing = np.zeros(shape, bool)
     history = History(
@@ -227,7 +236,6 @@ def _torch_sdpa(width: int, context: int, batch: int, *, gpu: bool) -> Entry:
     import torch_transformer
 
     from cl_imitate import config, cost
-    from cl_imitate.types import Spec, SymbolObservation
 
     layers, heads = (8, 8) if gpu else (NUM_LAYERS, NUM_HEADS)
     device = torch.device("cuda" if gpu else "cpu")
@@ -253,13 +261,7 @@ def _torch_sdpa(width: int, context: int, batch: int, *, gpu: bool) -> Entry:
             optimiser.step()
         return float(loss.detach())
 
-    spec = Spec(
-        observation=SymbolObservation(NUM_SYMBOLS),
-        num_actions=NUM_ACTIONS,
-        reward_dtype="int8",
-        can_truncate=True,
-        episode_steps=None,
-    )
+    spec = _spec()
     imitator = config.Imitator(width=width, num_layers=layers, num_heads=heads)
     flops = cost.of(imitator, spec, context_steps=context).training_flops
     return Entry("torch_sdpa", turn, num_updates * batch * context, flops)

@@ -142,8 +142,7 @@ def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[E
         blocks = Blocks(num_learners, size)
         if blocks.num_rounds * blocks.mesh.devices.size * size != num_learners:
             continue
-        static = {key: value for key, value in population.static.items() if key != "block_size"}
-        static |= {"mesh": blocks.mesh, "num_steps": num_steps, "mode": "learn"}
+        static = {**population.program, "mesh": blocks.mesh, "num_steps": num_steps, "mode": "learn"}
         trees = (population.streams, population.env_params, population.rates)
         rest = list(zip(*(blocks.split(tree, sharding.SPLIT) for tree in trees), strict=True))
         rounds = blocks.split(population.newborn(), simulate.SPECS)

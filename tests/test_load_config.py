@@ -76,6 +76,10 @@ def test_any_field_changes_the_fingerprint(tmp_path):
             "training.keep_every_episodes=2&evaluation.months=[{start_step=32,later_steps=32}]",
             "an age is not an age lived",
         ),
+        (
+            "imitator.reads_age=false&evaluation.months=[{start_step=32,later_steps=32}]",
+            "which imitator.reads_age = false hides",
+        ),
         ("evaluation.rungs=[{rung='0',name='a'}]", "evaluation.rungs[0] (a): rung = '0', but"),
         ("evaluation.rungs=[{rung='1',name='a',split='train'}]", "is rung 0"),
         ("evaluation.rungs=[{rung='2b',name='a',variants=['new_symbols']}]", "or call it 2"),

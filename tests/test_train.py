@@ -46,7 +46,7 @@ def imitator():
     return make_imitator(IMITATOR, SPEC, context_steps=16)
 
 
-def fit(num_members: int, training=TRAINING, state=None, history=None, forks=None, feed=None):
+def fit(num_members: int, training=TRAINING, state=None, history=None, forks=None):
     member_keys = keys.members(keys.root(0), num_members)
     state = state or train.init_train_state(member_keys, imitator=imitator(), training=training)
     history = history or copying_history()
@@ -55,7 +55,7 @@ def fit(num_members: int, training=TRAINING, state=None, history=None, forks=Non
         state,
         member_keys,
         jnp.full(num_members, 64) if forks is None else forks,
-        feed or (lambda update: (history, training.num_updates)),
+        lambda update: (history, training.num_updates),
         history,
         jax.random.key(9),
         imitator=imitator(),

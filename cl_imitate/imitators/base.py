@@ -39,3 +39,18 @@ class Imitator(NamedTuple):
     forget: Callable[[Memory, jax.Array], Memory]
     block_steps: int
     num_actions: int
+
+
+def assemble(network: Any, memory: Any, *, block_steps: int, num_actions: int) -> Imitator:
+    """The imitator of a network (init, logits) and what acts with it (the other functions), as methods."""
+    return Imitator(
+        init=network.init,
+        logits=network.logits,
+        init_memory=memory.init_memory,
+        prompt=memory.prompt,
+        begin_block=memory.begin_block,
+        act=memory.act,
+        forget=memory.forget,
+        block_steps=block_steps,
+        num_actions=num_actions,
+    )

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cl_imitate import config
-from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.embedding import StepEmbedding, dropout, training_noise
 from cl_imitate.imitators.linear import make_linear
 from cl_imitate.imitators.recurrence import make_recurrence
@@ -49,7 +48,7 @@ class Network(StepEmbedding):
         super().__init__(imitator, spec, rngs=rngs)
         self.blocks = nnx.List([Block(imitator, rngs=rngs) for _ in range(imitator.num_layers)])
         self.norm = nnx.LayerNorm(imitator.width, rngs=rngs)
-        self.head = nnx.Linear(imitator.width, spec.num_actions, rngs=rngs)
+        self.head = make_linear("float32")(imitator.width, spec.num_actions, rngs=rngs)
 
     def logits(self, x: jax.Array) -> jax.Array:
         return self.head(self.norm(x)).astype(jnp.float32)
@@ -160,19 +159,3 @@ class Recurrent:
 def _graph(recurrent: Recurrent):
     """What a network is besides its parameters."""
     return nnx.split(nnx.eval_shape(lambda: recurrent.build(jax.random.key(0))))[0]
-
-
-def make_recurrent(imitator: config.Imitator, spec: Spec, *, context_steps: int) -> Imitator:
-    """The recurrent imitator of `imitator`, trained on windows of `context_steps`."""
-    recurrent = Recurrent(imitator, spec)
-    return Imitator(
-        init=recurrent.init,
-        logits=recurrent.logits,
-        init_memory=recurrent.init_memory,
-        prompt=recurrent.prompt,
-        begin_block=recurrent.begin_block,
-        act=recurrent.act,
-        forget=recurrent.forget,
-        block_steps=imitator.refill_steps or max(1, context_steps // 2),
-        num_actions=spec.num_actions,
-    )

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.embedding import empty_tokens
 from cl_imitate.imitators.transformer import Transformer
 from cl_imitate.types import StepTokens
@@ -117,20 +116,3 @@ class RefillMemory:
 
     def forget(self, memory: Memory, where: jax.Array) -> Memory:
         return memory.replace(is_there=memory.is_there & ~where[:, None])
-
-
-def with_refill_memory(transformer: Transformer) -> Imitator:
-    """The imitator that reads its window again every `imitator.refill_steps` (0: half the window)."""
-    refill = transformer.imitator.refill_steps or transformer.context_steps // 2
-    memory = RefillMemory(transformer, refill)
-    return Imitator(
-        init=transformer.init,
-        logits=transformer.logits,
-        init_memory=memory.init_memory,
-        prompt=memory.prompt,
-        begin_block=memory.begin_block,
-        act=memory.act,
-        forget=memory.forget,
-        block_steps=refill,
-        num_actions=transformer.spec.num_actions,
-    )

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.transformer import Transformer
 from cl_imitate.types import StepTokens
 
@@ -84,19 +83,3 @@ class RingMemory:
 
     def forget(self, memory: Memory, where: jax.Array) -> Memory:
         return memory.replace(is_there=memory.is_there & ~where[:, None])
-
-
-def with_ring_memory(transformer: Transformer) -> Imitator:
-    """The imitator whose layers attend to the last `imitator.attention_steps` steps."""
-    memory = RingMemory(transformer)
-    return Imitator(
-        init=transformer.init,
-        logits=transformer.logits,
-        init_memory=memory.init_memory,
-        prompt=memory.prompt,
-        begin_block=memory.begin_block,
-        act=memory.act,
-        forget=memory.forget,
-        block_steps=transformer.imitator.refill_steps or transformer.context_steps // 2,
-        num_actions=transformer.spec.num_actions,
-    )

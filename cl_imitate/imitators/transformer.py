@@ -61,7 +61,7 @@ class Decoder(StepEmbedding):
         width = imitator.width
         self.blocks = nnx.List([Block(imitator, rngs=rngs) for _ in range(imitator.num_layers)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.head = nnx.Linear(width, spec.num_actions, rngs=rngs)
+        self.head = make_linear("float32")(width, spec.num_actions, rngs=rngs)
         is_absolute = imitator.positions == "absolute"
         self.place = Table(context_steps, width, rngs=rngs) if is_absolute else None
 
