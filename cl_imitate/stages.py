@@ -126,9 +126,9 @@ def simulate_stage(run: Run) -> None:
 
 def _pick_block_size(run: Run) -> None:
     population = populations.make("recorded", _with_block_size(run.written, 1))
-    rates = block_size.measure(population, chunk_steps=chunk_steps(run.written))
+    size, rates = block_size.choose(population, chunk_steps=chunk_steps(run.written))
     measured = {str(size): round(rate) for size, rate in rates.items()}
-    run.folder.note(block_size={"picked": block_size.pick(rates), "steps_per_second": measured})
+    run.folder.note(block_size={"picked": size, "steps_per_second": measured})
 
 
 def _recorded_steps(experiment: config.Experiment) -> dict[str, int]:

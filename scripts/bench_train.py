@@ -2,12 +2,13 @@
 
     python scripts/bench_train.py --quick          # a few seconds a row, and compilation
     python scripts/bench_train.py --cores 2
+    python scripts/bench_train.py --gpu --implementations ours --shape 512 8192 4 --rematerialise
 
 Needs `pip install '.[bench]'` (PyTorch). One JSON line a row on stdout. All three train the same network (four
 layers, heads of 16 or 32, rotary positions, AdamW with clipping, float32) on batches of equal shape:
 
   ours         `train.train_chunk` as a run calls it, windows drawn from histories on the device included
-  einsum       the same, its attention two einsums and a softmax over whole windows, differentiated by JAX
+  einsum       the same, its layers plain JAX: `x @ w`, two einsums and a softmax over whole windows
   torch_sdpa   PyTorch's scaled_dot_product_attention and fused AdamW, batches made beforehand
 
 On a GPU the row holds the share of the measured peak of bfloat16 products that the model's operations come to.
@@ -33,9 +34,11 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
         os.environ["JAX_PLATFORMS"] = "cpu"
     rows = []
-    for width, context, batch in LARGE_SHAPES if arguments.gpu else SHAPES:
+    shapes = (tuple(arguments.shape),) if arguments.shape else LARGE_SHAPES if arguments.gpu else SHAPES
+    for width, context, batch in shapes:
         entries = [
-            ENTRIES[name](width, context, batch, gpu=arguments.gpu) for name in arguments.implementations
+            ENTRIES[name](width, context, batch, gpu=arguments.gpu, rematerialise=arguments.rematerialise)
+            for name in arguments.implementations
         ]
         _time(entries, arguments.seconds)
         rows += [_row(entry, width, context, arguments) for entry in entries]
@@ -52,6 +55,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--gpu", action="store_true", help="8 layers of width 512, context 2,048, bfloat16")
     parser.add_argument("--implementations", nargs="+", default=["ours", "torch_sdpa", "einsum"])
+    parser.add_argument(
+        "--shape", type=int, nargs=3, metavar=("WIDTH", "CONTEXT", "BATCH"), help="this one only"
+    )
+    parser.add_argument("--rematerialise", action="store_true", help="ours: layers computed again backwards")
     parser.add_argument("--seconds", type=float, default=0.0, help="of timing a row (default 20; quick: 4)")
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (4.0 if arguments.quick else 20.0)
@@ -93,6 +100,7 @@ def _row(entry: Entry, width: int, context: int, arguments: argparse.Namespace) 
         "impl": entry.impl,
         "width": width,
         "context": context,
+        "rematerialise": arguments.rematerialise,
         "tokens_per_s": round(rate),
         "flops_per_token": round(entry.flops),
         "flops_per_s": rate * entry.flops,
@@ -116,18 +124,21 @@ def _print_ratios(rows: list[dict]) -> None:
 
 
 def _peak_flops() -> float:
-    """Operations a second of one large bfloat16 product, the best of ten."""
+    """Operations a second of large bfloat16 products of random numbers, ten in a row, the best of five."""
     import jax
     import jax.numpy as jnp
 
-    size = 8192
-    x = jnp.ones((size, size), jnp.bfloat16)
-    product = jax.jit(lambda x: x @ x)
-    best = math.inf
-    for _ in range(11):
+    size, times = 8192, 10
+    x = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
+    product = jax.jit(lambda x, y: (x @ y) * jnp.bfloat16(size**-0.5))
+    best, y = math.inf, product(x, x)
+    for _ in range(5):
+        jax.block_until_ready(y)
         start = time.perf_counter()
-        jax.block_until_ready(product(x))
-        best = min(best, time.perf_counter() - start)
+        for _ in range(times):
+            y = product(x, y)
+        jax.block_until_ready(y)
+        best = min(best, (time.perf_counter() - start) / times)
     return 2 * size**3 / best
 
 
@@ -146,26 +157,44 @@ def _spec():
 # ---- ours, and the same with plain attention
 
 
-def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, plain: bool) -> Entry:
+def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise: bool, plain: bool) -> Entry:
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from cl_imitate import config, cost, keys, sharding, train
     from cl_imitate.imitators import transformer
+    from cl_imitate.imitators.attention import window_angles
     from cl_imitate.imitators.base import assemble
     from cl_imitate.imitators.refill_memory import RefillMemory
+    from cl_imitate.products import branch_dtype
     from cl_imitate.types import History
 
     class Plain(transformer.Transformer):
-        def _layer(self, block, x, dropout_keys, *, angles, is_there):
-            del dropout_keys, is_there
-            q, k, v = block.heads(x, angles)
-            scores = jnp.einsum("bqhk,bshk->bhqs", q, k) * self.head_size**-0.5
-            seen = jnp.broadcast_to(jnp.tril(jnp.ones(scores.shape[2:], bool)), scores.shape)
-            weights = jax.nn.softmax(jnp.where(seen, scores, -1e9), axis=-1)
-            x = x + block.out(jnp.einsum("bhqs,bshk->bqhk", weights, v).reshape(x.shape))
-            return x + block.forward(x), (k, v)
+        """A layer as one would first write it: `x @ w`, two einsums and a softmax, and JAX's own gradients."""
+
+        def _layer(self, block, x, dropout_keys, *, turns, is_there):
+            del dropout_keys, is_there, turns
+            short = branch_dtype(self.imitator.products)
+
+            def linear(layer, x):
+                return x.astype(short) @ layer.kernel[...].astype(short) + layer.bias[...].astype(short)
+
+            def rotated(x):
+                angle = window_angles(jnp.arange(x.shape[1]), self.head_size)[None, :, None]
+                first, second = jnp.split(x, 2, axis=-1)
+                cos, sin = jnp.cos(angle).astype(short), jnp.sin(angle).astype(short)
+                return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+            qkv = linear(block.qkv, block.norm_attention(x))
+            q, k, v = jnp.split(qkv.reshape(*x.shape[:2], 3 * block.num_heads, -1), 3, axis=2)
+            scores = jnp.einsum("bqhk,bshk->bhqs", rotated(q), rotated(k)).astype(jnp.float32)
+            seen = jnp.tril(jnp.ones(scores.shape[2:], bool))
+            weights = jax.nn.softmax(jnp.where(seen, scores * self.head_size**-0.5, -1e9), axis=-1)
+            mixed = jnp.einsum("bhqs,bshk->bqhk", weights.astype(short), v).reshape(x.shape)
+            x = x + linear(block.out, mixed).astype(x.dtype)
+            forward = linear(block.down, jax.nn.gelu(linear(block.up, block.norm_forward(x))))
+            return x + forward.astype(x.dtype), (k, v)
 
     spec = _spec()
     imitator = config.Imitator(
@@ -173,6 +202,7 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, plain: bool) 
         num_layers=8 if gpu else NUM_LAYERS,
         num_heads=8 if gpu else NUM_HEADS,
         products="bfloat16" if gpu else "float32",
+        rematerialise=rematerialise,
     )
     num_updates = max(1, (1 << 20 if gpu else 1 << 15) // (batch * context))
     training = config.Training(
@@ -220,18 +250,19 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, plain: bool) 
     return Entry("einsum" if plain else "ours", turn, num_updates * batch * context, flops)
 
 
-def _ours(width, context, batch, *, gpu):
-    return _jax_entry(width, context, batch, gpu=gpu, plain=False)
+def _ours(width, context, batch, *, gpu, rematerialise):
+    return _jax_entry(width, context, batch, gpu=gpu, rematerialise=rematerialise, plain=False)
 
 
-def _einsum(width, context, batch, *, gpu):
-    return _jax_entry(width, context, batch, gpu=gpu, plain=True)
+def _einsum(width, context, batch, *, gpu, rematerialise):
+    return _jax_entry(width, context, batch, gpu=gpu, rematerialise=rematerialise, plain=True)
 
 
 # ---- PyTorch
 
 
-def _torch_sdpa(width: int, context: int, batch: int, *, gpu: bool) -> Entry:
+def _torch_sdpa(width: int, context: int, batch: int, *, gpu: bool, rematerialise: bool) -> Entry:
+    del rematerialise
     import torch
     import torch_transformer
 

@@ -82,8 +82,7 @@ def _live(game: str, arguments: argparse.Namespace) -> tuple[list[list[int]], li
     num_frames = arguments.frames or FRAMES[game]
     episodes, ensemble, size = _resume(folder, population, fingerprint)
     if size is None:
-        rates = block_size.measure(population, chunk_steps=CHUNK_STEPS)
-        size = block_size.pick(rates)
+        size, rates = block_size.choose(population, chunk_steps=CHUNK_STEPS)
         print(
             f"{game}: block size {size} of { ({k: round(v) for k, v in rates.items()}) } steps/s", flush=True
         )

@@ -5,6 +5,7 @@ Imported where the number of cores is already settled, because jax counts them w
 
 import dataclasses
 import pathlib
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,9 +53,14 @@ def entries(arguments, name: str, num_learners: int, replay: int) -> list[Entry]
         if implementation == "ours":
             for recording in ("off", "memory", "disk") if arguments.recording else ("memory",):
                 made += _ours(arguments, name, num_learners, replay, num_steps, recording)
-        else:
-            for split in {False, num_learners > 1 and num_devices() > 1}:
+            continue
+        for split in {False, num_learners > 1 and num_devices() > 1}:
+            try:
                 made.append(_peer(implementation, name, num_learners, replay, num_steps, split))
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                print(f"{implementation}, {name}, {num_learners} learners: out of memory", file=sys.stderr)
     return made
 
 

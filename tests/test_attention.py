@@ -55,7 +55,11 @@ def test_rotation_depends_on_the_distance_alone(angles, offset, tolerance):
 
     def scores(offset):
         angle = angles(jnp.arange(6) + offset, 8)
-        return jnp.einsum("bqhk,bshk->bhqs", attention.rotate(q, angle), attention.rotate(k, angle))
+        return jnp.einsum(
+            "bqhk,bshk->bhqs",
+            attention.rotate(q, attention.turns(angle)),
+            attention.rotate(k, attention.turns(angle)),
+        )
 
     np.testing.assert_allclose(scores(0), scores(offset), atol=tolerance)
     assert np.abs(np.asarray(scores(0) - jnp.einsum("bqhk,bshk->bhqs", q, k))).max() > 0.1

@@ -48,14 +48,19 @@ def endless_angles(step_L: jax.Array, head_size: int) -> jax.Array:
     return phase.astype(jnp.float32) * np.float32(2 * np.pi / 2**32)
 
 
-def rotate(x_BxLxHxK: jax.Array, angle_LxF: jax.Array) -> jax.Array:
-    """Rotary position embedding: pairs of features (the two halves of a head) turned by the angles."""
-    half = x_BxLxHxK.shape[-1] // 2
-    cos, sin = jnp.cos(angle_LxF)[None, :, None, :], jnp.sin(angle_LxF)[None, :, None, :]
-    first, second = x_BxLxHxK[..., :half], x_BxLxHxK[..., half:]
-    shape = first.shape
-    cos, sin = jnp.broadcast_to(cos, shape), jnp.broadcast_to(sin, shape)
-    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+def turns(angle_LxF: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines of rotary angles."""
+    return jnp.cos(angle_LxF), jnp.sin(angle_LxF)
+
+
+def rotate(x_BxLxHxK: jax.Array, turns_LxF: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotary position embedding: pairs of features (the two halves of a head) turned by angles, given as `turns`."""
+    x = x_BxLxHxK.astype(jnp.float32)
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    cos, sin = (jnp.broadcast_to(part[None, :, None, :], first.shape) for part in turns_LxF)
+    turned = jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+    return turned.astype(x_BxLxHxK.dtype)
 
 
 def _bounds(num_steps: int, reach: int) -> list[tuple[int, int, int]]:
@@ -106,15 +111,35 @@ def _blocked_backward(reach, products, saved, grad):
     q, k, v, output, weights = saved
     keys, values = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
     mean = jnp.sum(grad * output, axis=-1, keepdims=True)
-    dq, dk, dv = [], jnp.zeros_like(k), jnp.zeros_like(values)
-    for (start, end, first), weight in zip(_bounds(q.shape[2], reach), weights, strict=True):
+    bounds = _bounds(q.shape[2], reach)
+    dq, dk, dv = [], [], []
+    for (start, end, first), weight in zip(bounds, weights, strict=True):
         rows = grad[:, :, start:end]
         dweight = einsum("bhqk,bhks->bhqs", rows, values[..., first:end], products)
         dscores = weight * (dweight - jnp.broadcast_to(mean[:, :, start:end], dweight.shape))
         dq.append(einsum("bhqs,bhsk->bhqk", dscores, keys[:, :, first:end], products))
-        dk = dk.at[..., first:end].add(einsum("bhqk,bhqs->bhks", q[:, :, start:end], dscores, products))
-        dv = dv.at[..., first:end].add(einsum("bhqk,bhqs->bhks", rows, weight, products))
-    return jnp.concatenate(dq, axis=2), dk, jnp.swapaxes(dv, 2, 3)
+        dk.append(einsum("bhqk,bhqs->bhks", q[:, :, start:end], dscores, products))
+        dv.append(einsum("bhqk,bhqs->bhks", rows, weight, products))
+    return jnp.concatenate(dq, axis=2), _sum_of_keys(dk, bounds), jnp.swapaxes(_sum_of_keys(dv, bounds), 2, 3)
+
+
+def _sum_of_keys(parts: list[jax.Array], bounds: list[tuple[int, int, int]]) -> jax.Array:
+    """[B, H, K, L] from what each block of queries gives to the keys it sees, [B, H, K, S].
+
+    Every block of keys is summed by itself and the sums are joined once: added up in place, they would be scattered.
+    """
+    sums = []
+    for start, end, _ in bounds:
+        total = None
+        for part, (_, last, first) in zip(parts, bounds, strict=True):
+            if last < end or first >= end:
+                continue
+            begin = max(start, first)
+            one = part[..., begin - first : end - first]
+            one = jnp.pad(one, [(0, 0)] * 3 + [(begin - start, 0)]) if begin > start else one
+            total = one if total is None else total + one
+        sums.append(total)
+    return jnp.concatenate(sums, axis=3)
 
 
 _blocked.defvjp(_blocked_forward, _blocked_backward)
@@ -152,21 +177,22 @@ def causal_attention(
       is_there: False hides a key from every query but its own (a row must attend to something).
       reach: how many last steps a step attends to, itself included; None: all of the window.
     """
-    reach = reach or q_BxLxHxK.shape[1]
+    dtype, reach = q_BxLxHxK.dtype, reach or q_BxLxHxK.shape[1]
+    if is_there_BxL is None and products == "bfloat16" and jax.default_backend() == "gpu":
+        return _fused(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, reach=reach)
+    q, k, v = (x.astype(jnp.float32) for x in (q_BxLxHxK, k_BxLxHxK, v_BxLxHxK))
     if is_there_BxL is None:
-        if products == "bfloat16" and jax.default_backend() == "gpu":
-            return _fused(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, reach=reach)
-        return _in_blocks(q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, reach=reach, products=products)
-    q = jnp.swapaxes(q_BxLxHxK, 1, 2) * q_BxLxHxK.shape[-1] ** -0.5
-    k = jnp.transpose(k_BxLxHxK, (0, 2, 3, 1))
-    v = jnp.swapaxes(v_BxLxHxK, 1, 2)
+        return _in_blocks(q, k, v, reach=reach, products=products).astype(dtype)
+    q = jnp.swapaxes(q, 1, 2) * q.shape[-1] ** -0.5
+    k = jnp.transpose(k, (0, 2, 3, 1))
+    v = jnp.swapaxes(v, 1, 2)
     outputs = []
     for start, end, first in _bounds(q.shape[2], reach):
         is_there = is_there_BxL[:, first:end]
         keys = k[..., first:end]
         weight = _block_weights(q[:, :, start:end], keys, start, first, reach, is_there, products)
         outputs.append(einsum("bhqs,bhsk->bhqk", weight, v[:, :, first:end], products))
-    return jnp.swapaxes(jnp.concatenate(outputs, axis=2), 1, 2)
+    return jnp.swapaxes(jnp.concatenate(outputs, axis=2), 1, 2).astype(dtype)
 
 
 def attend_cache(
@@ -177,8 +203,8 @@ def attend_cache(
     *,
     products: Products = "float32",
 ) -> jax.Array:
-    """One step's attention to a cache in which its own key and value already stand, [E, H, K]."""
-    scaled = q_ExHxK * q_ExHxK.shape[-1] ** -0.5
+    """One step's attention to a cache in which its own key and value already stand, float32 [E, H, K]."""
+    scaled = q_ExHxK.astype(jnp.float32) * q_ExHxK.shape[-1] ** -0.5
     scores = einsum("ehk,ehks->ehs", scaled, keys_ExHxKxL, products)
     allowed = jnp.broadcast_to(is_there_ExL[:, None, :], scores.shape)
     weights = jax.nn.softmax(jnp.where(allowed, scores, -1e9), axis=-1)

@@ -12,7 +12,7 @@ from flax import nnx
 
 from cl_imitate import config
 from cl_imitate.convolution import columns_of, convolve_3x3
-from cl_imitate.products import columns_product
+from cl_imitate.products import columns_product, einsum
 from cl_imitate.types import NUM_AGES, Observation, ScreenObservation, Spec, StepTokens, VectorObservation
 
 EMBEDDING_STD = 0.3
@@ -25,11 +25,11 @@ class Table(nnx.Module):
         self.rows = nnx.Param(EMBEDDING_STD * jax.random.normal(rngs.params(), (num, width)))
 
     def __call__(self, index: jax.Array) -> jax.Array:
-        return jax.nn.one_hot(index, self.rows.shape[0]) @ self.rows[...]
+        return einsum("...s,sd->...d", jax.nn.one_hot(index, self.rows.shape[0]), self.rows[...], "float32")
 
     def weighted(self, amount: jax.Array) -> jax.Array:
         """The first row times an amount, [...] -> [..., D]."""
-        return amount.astype(jnp.float32)[..., None] @ self.rows[...]
+        return einsum("...s,sd->...d", amount.astype(jnp.float32)[..., None], self.rows[...], "float32")
 
 
 class ObservationEmbedding(nnx.Module):

@@ -1,20 +1,42 @@
 """The imitators' linear layers: products through `cl_imitate.products`, so that precision has one place."""
 
-import functools
-from collections.abc import Callable
-
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from cl_imitate.config import Products
-from cl_imitate.products import rows_product
+from cl_imitate.products import branch_dtype, rows_product, short_affine
 
 
-@functools.cache
-def make_linear(products: Products) -> Callable[..., nnx.Linear]:
-    """`nnx.Linear` whose inputs [..., I] are flattened to rows before they are multiplied; float32 out."""
+class Linear(nnx.Linear):
+    """`nnx.Linear` whose inputs [..., I] are flattened to rows before they are multiplied. Out: float32."""
 
-    def dot_general(x, kernel, dimension_numbers, **_):
-        del dimension_numbers  # those of a linear layer: the last axis of x, the first of the kernel
-        return rows_product(x.reshape(-1, x.shape[-1]), kernel, products).reshape(*x.shape[:-1], -1)
+    def __init__(self, num_inputs: int, num_outputs: int, *, products: Products, **options):
+        super().__init__(num_inputs, num_outputs, **options)
+        self.products: Products = products
 
-    return functools.partial(nnx.Linear, dot_general=dot_general)
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows = x.reshape(-1, self.in_features)
+        y = rows_product(rows, self.kernel[...], self.products).reshape(*x.shape[:-1], -1)
+        if self.bias is None:
+            return y
+        return y + self.bias[...].reshape(*[1] * (y.ndim - 1), -1)
+
+
+class BranchLinear(Linear):
+    """The same for the inside of a residual branch: in and out are `branch_dtype(products)`."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if branch_dtype(self.products) == jnp.float32:
+            return super().__call__(x)
+        rows = x.astype(branch_dtype(self.products)).reshape(-1, self.in_features)
+        assert self.bias is not None
+        return short_affine(rows, self.kernel[...], self.bias[...]).reshape(*x.shape[:-1], -1)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Computed in float32, whatever `x` is kept in."""
+    if x.dtype == jnp.float32:
+        return jax.nn.gelu(x)
+    again = jax.checkpoint(lambda x: jax.nn.gelu(x.astype(jnp.float32)).astype(x.dtype))
+    return again(x)  # what its gradient needs is computed from x: kept, it would be several times as large

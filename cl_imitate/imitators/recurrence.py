@@ -10,6 +10,7 @@ A step that is not there leaves the state as it was; such steps may only come fi
 Axes in names: E streams, L steps, C steps of a chunk, G chunks, D width, H heads, K key size, V value size.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import numpy as np
 from flax import nnx, struct
 
 from cl_imitate import config
-from cl_imitate.imitators.linear import make_linear
+from cl_imitate.imitators.linear import Linear
 from cl_imitate.products import einsum
 
 CHUNK = 64
@@ -52,7 +53,7 @@ class LinearRecurrence(nnx.Module):
     def __init__(self, imitator: config.Imitator, *, rngs: nnx.Rngs):
         width, depth = imitator.width, imitator.num_layers
         small = nnx.initializers.variance_scaling(1.0 / depth**2, "fan_in", "normal")
-        linear = make_linear(imitator.products)
+        linear = functools.partial(Linear, products=imitator.products)
         self.num_heads = imitator.num_heads
         self.products: config.Products = imitator.products
         self.qkv = linear(width, 3 * width, use_bias=False, rngs=rngs)
@@ -183,7 +184,7 @@ class GRU(nnx.Module):
     def __init__(self, imitator: config.Imitator, *, rngs: nnx.Rngs):
         width, depth = imitator.width, imitator.num_layers
         small = nnx.initializers.variance_scaling(1.0 / depth**2, "fan_in", "normal")
-        linear = make_linear(imitator.products)
+        linear = functools.partial(Linear, products=imitator.products)
         self.from_input = linear(width, 3 * width, rngs=rngs)
         self.from_state = linear(width, 3 * width, kernel_init=nnx.initializers.orthogonal(), rngs=rngs)
         self.out = linear(width, width, kernel_init=small, rngs=rngs)

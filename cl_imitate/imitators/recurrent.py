@@ -16,7 +16,7 @@ from flax import nnx
 
 from cl_imitate import config
 from cl_imitate.imitators.embedding import StepEmbedding, dropout, training_noise
-from cl_imitate.imitators.linear import make_linear
+from cl_imitate.imitators.linear import Linear
 from cl_imitate.imitators.recurrence import make_recurrence
 from cl_imitate.types import Spec, StepTokens
 
@@ -30,7 +30,7 @@ class Block(nnx.Module):
     def __init__(self, imitator: config.Imitator, *, rngs: nnx.Rngs):
         width, depth = imitator.width, imitator.num_layers
         small = nnx.initializers.variance_scaling(1.0 / depth**2, "fan_in", "normal")
-        linear = make_linear(imitator.products)
+        linear = functools.partial(Linear, products=imitator.products)
         self.norm_recurrence = nnx.LayerNorm(width, rngs=rngs)
         self.recurrence = make_recurrence(imitator, rngs=rngs)
         self.norm_forward = nnx.LayerNorm(width, rngs=rngs)
@@ -48,7 +48,7 @@ class Network(StepEmbedding):
         super().__init__(imitator, spec, rngs=rngs)
         self.blocks = nnx.List([Block(imitator, rngs=rngs) for _ in range(imitator.num_layers)])
         self.norm = nnx.LayerNorm(imitator.width, rngs=rngs)
-        self.head = make_linear("float32")(imitator.width, spec.num_actions, rngs=rngs)
+        self.head = Linear(imitator.width, spec.num_actions, products="float32", rngs=rngs)
 
     def logits(self, x: jax.Array) -> jax.Array:
         return self.head(self.norm(x)).astype(jnp.float32)

@@ -55,8 +55,8 @@ class RefillMemory:
         return Memory(
             tokens=empty_tokens((num_streams, length), of.spec),
             is_there=jnp.zeros((num_streams, length), bool),
-            keys=(jnp.zeros((num_streams, heads, of.head_size, length)),) * layers,
-            values=(jnp.zeros((num_streams, heads, length, of.head_size)),) * layers,
+            keys=(jnp.zeros((num_streams, heads, of.head_size, length), of.cache_dtype),) * layers,
+            values=(jnp.zeros((num_streams, heads, length, of.head_size), of.cache_dtype),) * layers,
             slot=jnp.int32(length),
         )
 

@@ -43,8 +43,8 @@ class RingMemory:
         heads, layers = of.imitator.num_heads, of.imitator.num_layers
         return Memory(
             is_there=jnp.zeros((num_streams, self.size), bool),
-            keys=(jnp.zeros((num_streams, heads, of.head_size, self.size)),) * layers,
-            values=(jnp.zeros((num_streams, heads, self.size, of.head_size)),) * layers,
+            keys=(jnp.zeros((num_streams, heads, of.head_size, self.size), of.cache_dtype),) * layers,
+            values=(jnp.zeros((num_streams, heads, self.size, of.head_size), of.cache_dtype),) * layers,
             step=jnp.int32(0),
         )
 

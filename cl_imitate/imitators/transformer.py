@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cl_imitate import config
@@ -21,10 +22,12 @@ from cl_imitate.imitators.attention import (
     causal_attention,
     endless_angles,
     rotate,
+    turns,
     window_angles,
 )
 from cl_imitate.imitators.embedding import StepEmbedding, Table, dropout, training_noise
-from cl_imitate.imitators.linear import make_linear
+from cl_imitate.imitators.linear import BranchLinear, Linear, gelu
+from cl_imitate.products import branch_dtype
 from cl_imitate.types import Spec, StepTokens
 
 
@@ -34,7 +37,7 @@ class Block(nnx.Module):
     def __init__(self, imitator: config.Imitator, *, rngs: nnx.Rngs):
         width, depth = imitator.width, imitator.num_layers
         small = nnx.initializers.variance_scaling(1.0 / depth**2, "fan_in", "normal")
-        linear = make_linear(imitator.products)
+        linear = functools.partial(BranchLinear, products=imitator.products)
         self.num_heads = imitator.num_heads
         self.norm_attention = nnx.LayerNorm(width, rngs=rngs)
         self.qkv = linear(width, 3 * width, rngs=rngs)
@@ -43,14 +46,14 @@ class Block(nnx.Module):
         self.up = linear(width, 4 * width, rngs=rngs)
         self.down = linear(4 * width, width, kernel_init=small, rngs=rngs)
 
-    def heads(self, x: jax.Array, angle_LxF: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """[B, L, D] -> queries, keys (both rotated by the angles) and values, each [B, L, H, K]."""
+    def heads(self, x: jax.Array, turns: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[B, L, D] -> queries, keys (both rotated by the turns, if any) and values, each [B, L, H, K]."""
         qkv = self.qkv(self.norm_attention(x))
         q, k, v = jnp.split(qkv.reshape(*x.shape[:2], 3 * self.num_heads, -1), 3, axis=2)
-        return (q, k, v) if angle_LxF is None else (rotate(q, angle_LxF), rotate(k, angle_LxF), v)
+        return (q, k, v) if turns is None else (rotate(q, turns), rotate(k, turns), v)
 
     def forward(self, x: jax.Array) -> jax.Array:
-        return self.down(jax.nn.gelu(self.up(self.norm_forward(x))))
+        return self.down(gelu(self.up(self.norm_forward(x))))
 
 
 class Decoder(StepEmbedding):
@@ -61,7 +64,7 @@ class Decoder(StepEmbedding):
         width = imitator.width
         self.blocks = nnx.List([Block(imitator, rngs=rngs) for _ in range(imitator.num_layers)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.head = make_linear("float32")(width, spec.num_actions, rngs=rngs)
+        self.head = Linear(width, spec.num_actions, products="float32", rngs=rngs)
         is_absolute = imitator.positions == "absolute"
         self.place = Table(context_steps, width, rngs=rngs) if is_absolute else None
 
@@ -105,6 +108,11 @@ class Transformer:
         """How many last steps a layer attends to, its own included."""
         return self.imitator.attention_steps or self.context_steps
 
+    @property
+    def cache_dtype(self) -> jnp.dtype:
+        """What keys and values are kept in."""
+        return branch_dtype(self.imitator.products)
+
     def build(self, key: jax.Array) -> Decoder:
         return Decoder(self.imitator, self.spec, self.context_steps, rngs=nnx.Rngs(params=key))
 
@@ -114,12 +122,20 @@ class Transformer:
     def init(self, key: jax.Array) -> Any:
         return nnx.to_pure_dict(nnx.split(self.build(key))[1])
 
-    def angles(self, step_L: jax.Array) -> jax.Array | None:
-        """Of steps int32 [L]: counted from the window's start, or without end where the memory is a ring."""
+    def turns(self, step_L: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array] | None:
+        """Rotary turns of steps int32 [L]: counted from the window's start, or without end where the memory is a ring.
+
+        Steps that are known beforehand (numpy) become constants: left in the program, the sines and cosines are
+        computed again for every head of every window, in each layer, forwards and backwards.
+        """
         if self.imitator.positions == "absolute":
             return None
-        endless = self.imitator.attention_steps > 0
-        return (endless_angles if endless else window_angles)(step_L, self.head_size)
+        angles = endless_angles if self.imitator.attention_steps > 0 else window_angles
+        if not isinstance(step_L, np.ndarray):
+            return turns(angles(step_L, self.head_size))
+        with jax.ensure_compile_time_eval():
+            cos, sin = turns(angles(jnp.asarray(step_L), self.head_size))
+        return np.asarray(cos), np.asarray(sin)  # pyright: ignore[reportReturnType]
 
     def read(
         self,
@@ -132,11 +148,11 @@ class Transformer:
         imitator = self.imitator
         tokens, dropout_keys = training_noise(tokens, key, imitator, self.spec.num_actions)
         shape = tokens.prev_action.shape
-        position = jnp.arange(shape[1])
+        position = np.arange(shape[1], dtype=np.int32)
         # a window that begins late is placed as training places a life's beginning: its first step at 0
         place = jnp.broadcast_to(position, shape) if is_there is None else jnp.cumsum(is_there, axis=1) - 1
         x = dropout(model.at_place(model(tokens), place), dropout_keys[0], imitator.dropout)
-        layer = functools.partial(self._layer, angles=self.angles(position), is_there=is_there)
+        layer = functools.partial(self._layer, turns=self.turns(position), is_there=is_there)
         cache = []
         for block, *keys in zip(model.blocks, dropout_keys[1::2], dropout_keys[2::2], strict=True):
             if imitator.rematerialise and key is not None:
@@ -150,12 +166,12 @@ class Transformer:
             cache.append(kept)
         return x, cache
 
-    def _layer(self, block: Block, x, dropout_keys, *, angles, is_there):
+    def _layer(self, block: Block, x, dropout_keys, *, turns, is_there):
         imitator = self.imitator
-        q, k, v = block.heads(x, angles)
+        q, k, v = block.heads(x, turns)
         attended = causal_attention(q, k, v, is_there, reach=self.reach, products=imitator.products)
-        x = x + dropout(block.out(attended.reshape(x.shape)), dropout_keys[0], imitator.dropout)
-        return x + dropout(block.forward(x), dropout_keys[1], imitator.dropout), (k, v)
+        x = _plus(x, dropout(block.out(attended.reshape(x.shape)), dropout_keys[0], imitator.dropout))
+        return _plus(x, dropout(block.forward(x), dropout_keys[1], imitator.dropout)), (k, v)
 
     def act_on_cache(
         self, params: Any, tokens: StepTokens, keys, values, is_there: jax.Array, *, step, slot
@@ -163,15 +179,15 @@ class Transformer:
         """One step of E streams, its keys and values put into `slot`. Logits [E, A], and each layer's caches."""
         model = self.merge(params)
         x = model.at_place(model(tokens), jnp.sum(is_there, axis=1) - 1)[:, None]
-        angles = self.angles(step[None])
+        turns = self.turns(step[None])
         new_keys, new_values = [], []
         for block, old_keys, old_values in zip(model.blocks, keys, values, strict=True):
-            q, k, v = block.heads(x, angles)
+            q, k, v = block.heads(x, turns)
             all_keys = jax.lax.dynamic_update_slice_in_dim(old_keys, k[:, 0, :, :, None], slot, axis=3)
             all_values = jax.lax.dynamic_update_slice_in_dim(old_values, v[:, 0, :, None], slot, axis=2)
             mixed = attend_cache(q[:, 0], all_keys, all_values, is_there, products=self.imitator.products)
-            x = x + block.out(mixed.reshape(x.shape))
-            x = x + block.forward(x)
+            x = _plus(x, block.out(mixed.reshape(x.shape)))
+            x = _plus(x, block.forward(x))
             new_keys.append(all_keys)
             new_values.append(all_values)
         return model.logits(x[:, 0]), tuple(new_keys), tuple(new_values)
@@ -179,6 +195,11 @@ class Transformer:
     def logits(self, params: Any, tokens: StepTokens, key: jax.Array | None) -> jax.Array:
         model = self.merge(params)
         return model.logits(self.read(model, tokens, None, key)[0])
+
+
+def _plus(x: jax.Array, branch: jax.Array) -> jax.Array:
+    """The residual stream is float32, whatever its branches are."""
+    return x + branch.astype(x.dtype)
 
 
 @functools.cache
