@@ -95,11 +95,11 @@ def _child(arguments: argparse.Namespace) -> None:
         for num_learners in arguments.learners:
             if (1 if num_learners == 1 else arguments.all) != arguments.cores:
                 continue
-            for replay in arguments.replay:
-                entries = simulate_entries.entries(arguments, name, num_learners, replay)
-                _time(entries, arguments.seconds)
-                for entry in _best_of_each(entries):
-                    print(json.dumps(_row(entry, name, replay, peak_flops, bandwidth)), flush=True)
+            made = [simulate_entries.entries(arguments, name, num_learners, it) for it in arguments.replay]
+            entries = [entry for some in made for entry in some]
+            _time(entries, arguments.seconds)
+            for entry in _best_of_each(entries):
+                print(json.dumps(_row(entry, name, peak_flops, bandwidth)), flush=True)
 
 
 def _time(entries: list, seconds: float) -> None:
@@ -134,7 +134,7 @@ def _refuse_equal_learners(entry) -> None:
 def _best_of_each(entries: list) -> list:
     best: dict[Any, Any] = {}
     for entry in entries:
-        key = (entry.labels["impl"], entry.labels.get("recording"))
+        key = (entry.labels["impl"], entry.labels["replay"], entry.labels.get("recording"))
         if key not in best or _median(entry) < _median(best[key]):
             best[key] = entry
     return list(best.values())
@@ -148,7 +148,7 @@ def flop_per_update(name: str) -> float:
     return 2.0 * 32 * 4 * (WEIGHTS[name] + CONVOLUTION_PRODUCTS.get(name, 0))
 
 
-def _row(entry, name: str, replay: int, peak_flops: float, bandwidth: float) -> dict[str, Any]:
+def _row(entry, name: str, peak_flops: float, bandwidth: float) -> dict[str, Any]:
     import jax
 
     rate = entry.num_learners * entry.num_steps / _median(entry)
@@ -165,7 +165,6 @@ def _row(entry, name: str, replay: int, peak_flops: float, bandwidth: float) -> 
         "env": name,
         **entry.labels,
         "learners": entry.num_learners,
-        "replay": replay,
         "td_per_s": round(rate, 1),
         "env_steps_per_s": round(rate, 1),
         "compile_s": round(entry.compile_s, 2),

@@ -200,11 +200,16 @@ def _draw(curves: dict, path: pathlib.Path) -> None:
         for one in values:
             axis.plot(grid / 1e6, one, color="C0", alpha=0.25, linewidth=0.8)
         axis.plot(grid / 1e6, values.mean(axis=0), color="C0", label=f"ours, mean of {len(values)} learners")
-        for frame, (low, high) in ACCEPTED[game].items():
-            if frame <= last + 20_000:
-                axis.vlines(
-                    frame / 1e6, low, high, color="0.6", linewidth=5, alpha=0.6, label="range to lie in"
-                )
+        reached = {frame: ends for frame, ends in ACCEPTED[game].items() if frame <= last + 20_000}
+        if reached:
+            axis.vlines(
+                np.array(list(reached)) / 1e6,
+                *zip(*reached.values(), strict=True),
+                color="0.6",
+                linewidth=5,
+                alpha=0.6,
+                label="range to lie in",
+            )
         points = {frame: value for frame, value in PUBLISHED[game].items() if frame <= 1.02 * last}
         axis.plot(
             np.array(list(points)) / 1e6, list(points.values()), "o", color="C3", label="published (30 seeds)"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import simulate_peers
 
@@ -104,7 +105,7 @@ def _peer(
         carry = sharding.place(carry, mesh, specs)
     program, compile_s, peak_bytes = _compiled(lambda carry: function(*carry), carry)
     return Entry(
-        {"impl": implementation, "split": split},
+        {"impl": implementation, "split": split, "replay": replay},
         program,
         carry,
         lambda carry: peer.params(carry[0]),
@@ -151,7 +152,7 @@ def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[E
         static = {**population.program, "mesh": blocks.mesh, "num_steps": num_steps, "mode": "learn"}
         trees = (population.streams, population.env_params, population.rates)
         rest = list(zip(*(blocks.split(tree, sharding.SPLIT) for tree in trees), strict=True))
-        rounds = blocks.split(population.newborn(), simulate.SPECS)
+        rounds = blocks.split(_with_full_replay(population.newborn()), simulate.SPECS)
 
         def chunk(ensemble, *rest, static=static):
             ensemble, history = simulate.run_chunk(ensemble, *rest, **static)
@@ -161,7 +162,7 @@ def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[E
         held_bytes = sum(leaf.nbytes for one in rounds[1:] for leaf in jax.tree.leaves(one))
         entries.append(
             Entry(
-                {"impl": "ours", "block_size": size, "recording": recording},
+                {"impl": "ours", "block_size": size, "recording": recording, "replay": replay},
                 _advance(program, rest, recording, population, blocks),
                 rounds,
                 lambda rounds: jax.tree.map(
@@ -176,6 +177,16 @@ def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[E
             )
         )
     return entries
+
+
+def _with_full_replay(ensemble: simulate.Ensemble) -> simulate.Ensemble:
+    """Every row written, so that samples come from all over the memory that a capacity takes."""
+    rows = ensemble.learner.rows
+    full = jnp.copy(jnp.broadcast_to(rows[:, :1], rows.shape))
+    cursor = ensemble.clock.cursor.replace(num_added=jnp.int32(rows.shape[1]))
+    return ensemble.replace(
+        learner=ensemble.learner.replace(rows=full), clock=ensemble.clock.replace(cursor=cursor)
+    )
 
 
 def _advance(program, rest, recording: str, population, blocks: Blocks) -> Callable:

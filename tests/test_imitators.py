@@ -120,6 +120,22 @@ def test_acting_equals_a_full_forward_at_three_times_the_window(imitator, spec):
     np.testing.assert_allclose(acted, expected, rtol=3e-4, atol=3e-5)
 
 
+@pytest.mark.parametrize("imitator", [KINDS["refilled"], KINDS["ring"]], ids=["refilled", "ring"])
+def test_a_rounded_transformer_acts_and_is_prompted_from_rounded_caches(imitator):
+    imitator = dataclasses.replace(imitator, products="bfloat16")
+    built, params = make(imitator)
+    empty = built.init_memory(2)
+    assert {x.dtype for x in (*empty.keys, *empty.values)} == {jnp.dtype(jnp.bfloat16)}
+    tokens = random_tokens(SPEC, 2, 40)
+    acted, _ = act_through(built, params, tokens, empty, 40)
+    expected = read_whole(imitator, built, params, tokens, 40)
+    assert np.abs(acted - expected).max() < 0.05 * np.abs(expected).max()
+    past, rest = at(tokens, slice(None), slice(0, 16)), at(tokens, slice(None), slice(16, 24))
+    memory = built.prompt(params, built.init_memory(2), past, jnp.ones((2, 16), bool))
+    prompted, _ = act_through(built, params, rest, memory, 8)
+    assert np.abs(prompted - acted[:, 16:24]).max() < 0.05 * np.abs(expected).max()
+
+
 @every_kind
 def test_a_prompt_read_at_once_equals_steps_lived_through(imitator):
     built, params = make(imitator)
@@ -262,7 +278,10 @@ def test_computing_layers_again_backwards_changes_nothing_but_memory(kind):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("imitator", [KINDS["refilled"], KINDS["linear recurrence"], KINDS["gru"]])
+ROUNDED = [KINDS["refilled"], KINDS["ring"], dataclasses.replace(SMALL, rematerialise=True)]
+
+
+@pytest.mark.parametrize("imitator", [*ROUNDED, KINDS["linear recurrence"], KINDS["gru"]])
 def test_rounded_products_are_near_the_exact_ones_and_logits_stay_float32(imitator):
     (value, grads), (rounded, other) = (
         gradients(imitator),
