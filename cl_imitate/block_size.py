@@ -1,4 +1,4 @@
-"""How many learners are best computed together on this machine, by a short measurement.
+"""How many learners are best computed together on this machine: on a CPU by a short measurement, else all.
 
 A large block gives a GPU enough to do at once; on a CPU a small one stays in the cache. A learner's bits depend on
 the block size, so what was picked belongs to the run.
@@ -22,9 +22,9 @@ def candidates(num_learners: int, num_devices: int) -> tuple[int, ...]:
     Off the CPU only the last: smaller blocks leave an accelerator waiting for the next launch (on an H100, a step of
     64 learners takes 0.37 of the time of 256, and one of 8 takes 0.35 of the time of 64).
     """
-    most = max(1, num_learners // num_devices)
     if jax.default_backend() != "cpu":
-        return (most,)
+        return (-(-num_learners // num_devices),)
+    most = max(1, num_learners // num_devices)
     return tuple(sorted({4**n for n in range(10) if 4**n < most} | {most}))
 
 

@@ -114,6 +114,9 @@ def _dispatch(command: Command) -> None:
 
 def set_up_jax() -> None:
     """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "2"
+    )  # errors only: the compiler's own deprecations help nobody
     import jax
 
     jax.config.update("jax_num_cpu_devices", min(_num_cores(), _MAX_CPU_DEVICES))

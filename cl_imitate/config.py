@@ -162,7 +162,8 @@ class Simulation:
     num_held_out_tasks: Natural = 0  # distinct held-out tasks; 0 = one for each held-out learner
     chunk_steps: Positive = 2048  # at most so many env steps in one compiled program
     block_size: Positive | Literal["auto"] = 16
-    """Learners computed together; bits are equal for equal block sizes. "auto": measured, and kept in the manifest."""
+    """Learners computed together; bits are equal for equal block sizes. "auto": on CPUs measured, else all of them;
+    what was picked is kept in the manifest."""
 
 
 @_config
@@ -187,7 +188,7 @@ class Imitator:
     reads_reward: bool = True
     reads_done: bool = True
     reads_age: bool = True  # MONTH needs it
-    products: Products = "float32"  # factors of matrix products; norms, softmax, logits and loss are float32
+    products: Products = "float32"  # norms, softmax, logits, loss and the residual stream are float32
     rematerialise: bool = False  # training: layers are computed again backwards instead of kept
 
     def block_steps(self, context_steps: int) -> int:

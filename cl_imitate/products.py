@@ -18,7 +18,7 @@ from cl_imitate.config import Products
 
 
 def einsum(axes: str, x: jax.Array, y: jax.Array, products: Products) -> jax.Array:
-    """`jnp.einsum` of two factors, float32 out: the one place that says how factors are rounded."""
+    """`jnp.einsum` of two factors, float32 out; says how factors are rounded (`short_affine` alone rounds results)."""
     if products == "bfloat16":
         x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
     precision = jax.lax.Precision.HIGHEST if products == "float32" else jax.lax.Precision.DEFAULT
@@ -26,7 +26,7 @@ def einsum(axes: str, x: jax.Array, y: jax.Array, products: Products) -> jax.Arr
 
 
 def branch_dtype(products: Products) -> jnp.dtype:
-    """What a network keeps between one product and the next, where the next rounds it anyway."""
+    """What the inside of a residual branch is kept in: with bfloat16 factors, results are rounded to it too."""
     return jnp.dtype(jnp.bfloat16 if products == "bfloat16" else jnp.float32)
 
 

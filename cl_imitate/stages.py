@@ -127,7 +127,7 @@ def simulate_stage(run: Run) -> None:
 def _pick_block_size(run: Run) -> None:
     population = populations.make("recorded", _with_block_size(run.written, 1))
     size, rates = block_size.choose(population, chunk_steps=chunk_steps(run.written))
-    measured = {str(size): round(rate) for size, rate in rates.items()}
+    measured = {str(tried): round(rate) for tried, rate in rates.items()}
     run.folder.note(block_size={"picked": size, "steps_per_second": measured})
 
 

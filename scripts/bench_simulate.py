@@ -4,7 +4,8 @@
     python scripts/bench_simulate.py --plot bench_simulate.png
     python scripts/bench_simulate.py --learners 1 64 1024 4096 # on a GPU
 
-Needs `pip install '.[bench]'`. One JSON line a row on stdout. Rows of one learner get one core, the others all.
+Needs `pip install '.[bench]'`. One JSON line a row on stdout. Ours starts with a full replay, the others with the few
+rows they have added: a sample of theirs comes from less memory. Rows of one learner get one core, the others all.
 A row is refused if its updates were not made, if two learners have equal weights, or if it implies more FLOP/s than
 the machine's measured matrix-product peak.
 """

@@ -16,6 +16,7 @@ On a GPU the row holds the share of the measured peak of bfloat16 products that 
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -58,7 +59,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--shape", type=int, nargs=3, metavar=("WIDTH", "CONTEXT", "BATCH"), help="this one only"
     )
-    parser.add_argument("--rematerialise", action="store_true", help="ours: layers computed again backwards")
+    parser.add_argument(
+        "--rematerialise", action="store_true", help="layers computed again backwards (not PyTorch's)"
+    )
     parser.add_argument("--seconds", type=float, default=0.0, help="of timing a row (default 20; quick: 4)")
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (4.0 if arguments.quick else 20.0)
@@ -100,7 +103,7 @@ def _row(entry: Entry, width: int, context: int, arguments: argparse.Namespace) 
         "impl": entry.impl,
         "width": width,
         "context": context,
-        "rematerialise": arguments.rematerialise,
+        "rematerialise": arguments.rematerialise and entry.impl != "torch_sdpa",
         "tokens_per_s": round(rate),
         "flops_per_token": round(entry.flops),
         "flops_per_s": rate * entry.flops,
@@ -123,6 +126,7 @@ def _print_ratios(rows: list[dict]) -> None:
             print(f"ours / {other}: geometric mean {mean:.2f} ({each})", file=sys.stderr)
 
 
+@functools.cache
 def _peak_flops() -> float:
     """Operations a second of large bfloat16 products of random numbers, ten in a row, the best of five."""
     import jax

@@ -57,12 +57,44 @@ def test_rotation_depends_on_the_distance_alone(angles, offset, tolerance):
         angle = angles(jnp.arange(6) + offset, 8)
         return jnp.einsum(
             "bqhk,bshk->bhqs",
-            attention.rotate(q, attention.turns(angle)),
-            attention.rotate(k, attention.turns(angle)),
+            attention.rotate(q, attention.cos_sin(angle)),
+            attention.rotate(k, attention.cos_sin(angle)),
         )
 
     np.testing.assert_allclose(scores(0), scores(offset), atol=tolerance)
     assert np.abs(np.asarray(scores(0) - jnp.einsum("bqhk,bshk->bhqs", q, k))).max() > 0.1
+
+
+@pytest.mark.parametrize(("reach", "hides"), [(None, False), (7, False), (None, True)])
+def test_attention_of_bfloat16_heads_is_the_float32_one_rounded(reach, hides):
+    q, k, v = (x.astype(jnp.bfloat16) for x in heads(150))
+    is_there = jnp.arange(150)[None].repeat(2, axis=0) % 5 > 0 if hides else None
+
+    def out_and_gradients(*heads):
+        out, back = jax.vjp(lambda *x: attention.causal_attention(*x, is_there, reach=reach), *heads)
+        return out, *back(jnp.sin(out))
+
+    rounded = jax.jit(out_and_gradients)(q, k, v)
+    exact = jax.jit(out_and_gradients)(*(x.astype(jnp.float32) for x in (q, k, v)))
+    for one, two in zip(rounded, exact, strict=True):
+        assert one.dtype == jnp.bfloat16
+        assert jnp.linalg.norm(one.astype(jnp.float32) - two) < 0.01 * jnp.linalg.norm(two)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
+@pytest.mark.parametrize("reach", [None, 128])
+def test_the_fused_kernel_equals_the_blocked_form(reach):
+    q, k, v = heads(300, size=64)
+
+    def out_and_gradients(products):
+        def attend(*x):
+            return attention.causal_attention(*x, None, reach=reach, products=products)
+
+        out, back = jax.vjp(attend, q, k, v)
+        return out, *back(jnp.sin(q))
+
+    for one, two in zip(out_and_gradients("bfloat16"), out_and_gradients("float32"), strict=True):
+        assert jnp.linalg.norm(one - two) < 0.02 * jnp.linalg.norm(two)
 
 
 def test_the_two_countings_of_angles_agree():

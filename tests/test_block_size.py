@@ -24,6 +24,20 @@ def test_sizes_leave_every_device_a_block(num_learners, num_devices, expected):
     assert block_size.candidates(num_learners, num_devices) == expected
 
 
+def test_off_the_cpu_one_block_a_device_is_chosen_and_nothing_measured(monkeypatch):
+    monkeypatch.setattr(block_size.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(block_size, "measure", None)  # calling it would raise
+    assert block_size.candidates(257, 2) == (129,)
+    experiment = config.Experiment(
+        name="tiny",
+        environment=config.Lock(num_positions=4, episode_steps=8),
+        shapes=SHAPES,
+        learner=config.Learner(hidden=(8,), batch_size=8, replay_capacity=64),
+        simulation=config.Simulation(num_recorded=8, block_size=1),
+    )
+    assert block_size.choose(populations.make("recorded", experiment), chunk_steps=32) == (4, {})
+
+
 def test_the_fastest_is_picked_and_of_nearly_equal_ones_the_smallest():
     assert block_size.pick({1: 100.0, 4: 150.0, 16: 120.0}) == 4
     assert block_size.pick({1: 100.0, 4: 103.0, 16: 80.0}) == 1

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from cl_imitate.products import columns_product, filters_product, rows_of, rows_product
+from cl_imitate.products import columns_product, filters_product, rows_of, rows_product, short_affine
 
 PLAIN = {
     "rows": (rows_product, (5, 3), lambda x, w: x @ w),
@@ -62,3 +62,15 @@ def test_a_weights_gradient_is_not_computed_transposed(name):
     *_, last = (eqn for eqn in jaxpr.eqns if eqn.primitive.name != "pjit")
     assert last.primitive.name == "dot_general"
     assert last.outvars[0].aval.shape == w.shape
+
+
+def test_a_short_affine_is_the_plain_one_rounded_and_its_weights_gradients_are_float32():
+    rng = np.random.default_rng(0)
+    x, w, b = rng.normal(size=(6, 5)), rng.normal(size=(5, 4)), rng.normal(size=4)
+    args = jax.numpy.asarray(x, jax.numpy.bfloat16), np.float32(w), np.float32(b)
+    out, back = jax.vjp(short_affine, *args)
+    dx, dw, db = back(jax.numpy.ones_like(out))
+    assert (out.dtype, dx.dtype, dw.dtype, db.dtype) == ("bfloat16", "bfloat16", "float32", "float32")
+    ones = np.ones((6, 4))
+    for got, exact in ((out, x @ w + b), (dx, ones @ w.T), (dw, x.T @ ones), (db, ones.sum(axis=0))):
+        np.testing.assert_allclose(np.asarray(got, np.float64), exact, rtol=0.02, atol=0.04)

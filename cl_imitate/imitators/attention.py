@@ -48,17 +48,21 @@ def endless_angles(step_L: jax.Array, head_size: int) -> jax.Array:
     return phase.astype(jnp.float32) * np.float32(2 * np.pi / 2**32)
 
 
-def turns(angle_LxF: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines of rotary angles."""
+CosSin = tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]
+"""Cosines and sines of rotary angles, [L, F] each."""
+
+
+def cos_sin(angle_LxF: jax.Array) -> CosSin:
+    """Of rotary angles."""
     return jnp.cos(angle_LxF), jnp.sin(angle_LxF)
 
 
-def rotate(x_BxLxHxK: jax.Array, turns_LxF: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotary position embedding: pairs of features (the two halves of a head) turned by angles, given as `turns`."""
+def rotate(x_BxLxHxK: jax.Array, cos_sin_LxF: CosSin) -> jax.Array:
+    """Rotary position embedding: pairs of features (the two halves of a head) turned by angles."""
     x = x_BxLxHxK.astype(jnp.float32)
     half = x.shape[-1] // 2
     first, second = x[..., :half], x[..., half:]
-    cos, sin = (jnp.broadcast_to(part[None, :, None, :], first.shape) for part in turns_LxF)
+    cos, sin = (jnp.broadcast_to(part[None, :, None, :], first.shape) for part in cos_sin_LxF)
     turned = jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
     return turned.astype(x_BxLxHxK.dtype)
 
@@ -127,6 +131,7 @@ def _sum_of_keys(parts: list[jax.Array], bounds: list[tuple[int, int, int]]) -> 
     """[B, H, K, L] from what each block of queries gives to the keys it sees, [B, H, K, S].
 
     Every block of keys is summed by itself and the sums are joined once: added up in place, they would be scattered.
+    Zeros stand for a block's keys that are out of reach.
     """
     sums = []
     for start, end, _ in bounds:
@@ -135,9 +140,9 @@ def _sum_of_keys(parts: list[jax.Array], bounds: list[tuple[int, int, int]]) -> 
             if last < end or first >= end:
                 continue
             begin = max(start, first)
-            one = part[..., begin - first : end - first]
-            one = jnp.pad(one, [(0, 0)] * 3 + [(begin - start, 0)]) if begin > start else one
-            total = one if total is None else total + one
+            piece = part[..., begin - first : end - first]
+            piece = jnp.pad(piece, [(0, 0)] * 3 + [(begin - start, 0)]) if begin > start else piece
+            total = piece if total is None else total + piece
         sums.append(total)
     return jnp.concatenate(sums, axis=3)
 

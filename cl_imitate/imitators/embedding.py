@@ -12,6 +12,7 @@ from flax import nnx
 
 from cl_imitate import config
 from cl_imitate.convolution import columns_of, convolve_3x3
+from cl_imitate.imitators.linear import Linear
 from cl_imitate.products import columns_product, einsum
 from cl_imitate.types import NUM_AGES, Observation, ScreenObservation, Spec, StepTokens, VectorObservation
 
@@ -44,7 +45,7 @@ class ObservationEmbedding(nnx.Module):
             self.convolution = nnx.Linear(9 * observation.channels, imitator.conv_features, rngs=rngs)
             self.project = nnx.Linear(cells * imitator.conv_features, width, rngs=rngs)
         elif isinstance(observation, VectorObservation):
-            self.project = nnx.Linear(observation.num_values, width, rngs=rngs)
+            self.project = Linear(observation.num_values, width, products="float32", rngs=rngs)
         elif self.factor:
             self.high = Table(-(-observation.num_symbols // self.factor), width, rngs=rngs)
             self.low = Table(self.factor, width, rngs=rngs)

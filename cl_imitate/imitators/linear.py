@@ -24,7 +24,7 @@ class Linear(nnx.Linear):
 
 
 class BranchLinear(Linear):
-    """The same for the inside of a residual branch: in and out are `branch_dtype(products)`."""
+    """The same, with a bias, for the inside of a residual branch: in and out are `branch_dtype(products)`."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         if branch_dtype(self.products) == jnp.float32:
@@ -38,5 +38,6 @@ def gelu(x: jax.Array) -> jax.Array:
     """Computed in float32, whatever `x` is kept in."""
     if x.dtype == jnp.float32:
         return jax.nn.gelu(x)
+    # What its gradient needs is computed from x again: kept, it would be several times as large.
     again = jax.checkpoint(lambda x: jax.nn.gelu(x.astype(jnp.float32)).astype(x.dtype))
-    return again(x)  # what its gradient needs is computed from x: kept, it would be several times as large
+    return again(x)

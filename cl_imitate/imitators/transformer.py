@@ -18,11 +18,12 @@ from flax import nnx
 
 from cl_imitate import config
 from cl_imitate.imitators.attention import (
+    CosSin,
     attend_cache,
     causal_attention,
+    cos_sin,
     endless_angles,
     rotate,
-    turns,
     window_angles,
 )
 from cl_imitate.imitators.embedding import StepEmbedding, Table, dropout, training_noise
@@ -46,7 +47,7 @@ class Block(nnx.Module):
         self.up = linear(width, 4 * width, rngs=rngs)
         self.down = linear(4 * width, width, kernel_init=small, rngs=rngs)
 
-    def heads(self, x: jax.Array, turns: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def heads(self, x: jax.Array, turns: CosSin | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[B, L, D] -> queries, keys (both rotated by the turns, if any) and values, each [B, L, H, K]."""
         qkv = self.qkv(self.norm_attention(x))
         q, k, v = jnp.split(qkv.reshape(*x.shape[:2], 3 * self.num_heads, -1), 3, axis=2)
@@ -122,7 +123,7 @@ class Transformer:
     def init(self, key: jax.Array) -> Any:
         return nnx.to_pure_dict(nnx.split(self.build(key))[1])
 
-    def turns(self, step_L: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array] | None:
+    def turns(self, step_L: jax.Array | np.ndarray) -> CosSin | None:
         """Rotary turns of steps int32 [L]: counted from the window's start, or without end where the memory is a ring.
 
         Steps that are known beforehand (numpy) become constants: left in the program, the sines and cosines are
@@ -132,10 +133,10 @@ class Transformer:
             return None
         angles = endless_angles if self.imitator.attention_steps > 0 else window_angles
         if not isinstance(step_L, np.ndarray):
-            return turns(angles(step_L, self.head_size))
+            return cos_sin(angles(step_L, self.head_size))
         with jax.ensure_compile_time_eval():
-            cos, sin = turns(angles(jnp.asarray(step_L), self.head_size))
-        return np.asarray(cos), np.asarray(sin)  # pyright: ignore[reportReturnType]
+            cos, sin = cos_sin(angles(jnp.asarray(step_L), self.head_size))
+        return np.asarray(cos), np.asarray(sin)
 
     def read(
         self,
@@ -170,8 +171,8 @@ class Transformer:
         imitator = self.imitator
         q, k, v = block.heads(x, turns)
         attended = causal_attention(q, k, v, is_there, reach=self.reach, products=imitator.products)
-        x = _plus(x, dropout(block.out(attended.reshape(x.shape)), dropout_keys[0], imitator.dropout))
-        return _plus(x, dropout(block.forward(x), dropout_keys[1], imitator.dropout)), (k, v)
+        x = _plus(x, block.out(attended.reshape(x.shape)), dropout_keys[0], imitator.dropout)
+        return _plus(x, block.forward(x), dropout_keys[1], imitator.dropout), (k, v)
 
     def act_on_cache(
         self, params: Any, tokens: StepTokens, keys, values, is_there: jax.Array, *, step, slot
@@ -197,9 +198,9 @@ class Transformer:
         return model.logits(self.read(model, tokens, None, key)[0])
 
 
-def _plus(x: jax.Array, branch: jax.Array) -> jax.Array:
-    """The residual stream is float32, whatever its branches are."""
-    return x + branch.astype(x.dtype)
+def _plus(x: jax.Array, branch: jax.Array, key: jax.Array | None = None, rate: float = 0.0) -> jax.Array:
+    """The residual stream, float32 whatever its branches are, with dropout on the branch."""
+    return x + dropout(branch.astype(x.dtype), key, rate)
 
 
 @functools.cache
