@@ -114,9 +114,8 @@ def _dispatch(command: Command) -> None:
 
 def set_up_jax() -> None:
     """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "2"
-    )  # errors only: the compiler's own deprecations help nobody
+    # Errors only: that the compiler will drop a partitioner (see `sharding`) helps nobody who starts a run.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import jax
 
     jax.config.update("jax_num_cpu_devices", min(_num_cores(), _MAX_CPU_DEVICES))

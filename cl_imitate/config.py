@@ -188,7 +188,7 @@ class Imitator:
     reads_reward: bool = True
     reads_done: bool = True
     reads_age: bool = True  # MONTH needs it
-    products: Products = "float32"  # norms, softmax, logits, loss and the residual stream are float32
+    products: Products = "float32"  # as a learner's; norms, softmax, logits, loss, residuals: float32
     rematerialise: bool = False  # training: layers are computed again backwards instead of kept
 
     def block_steps(self, context_steps: int) -> int:

@@ -176,6 +176,10 @@ def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[E
                 peak_bytes + held_bytes,
             )
         )
+    if not entries:
+        raise SystemExit(
+            f"{num_learners} learners do not split evenly over {num_devices()} devices: change --learners"
+        )
     return entries
 
 

@@ -10,6 +10,17 @@ SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 SHAPES = config.Shapes(num_symbols=8, num_actions=3, num_states=8)
 
 
+def tiny_population():
+    experiment = config.Experiment(
+        name="tiny",
+        environment=config.Lock(num_positions=4, episode_steps=8),
+        shapes=SHAPES,
+        learner=config.Learner(hidden=(8,), batch_size=8, replay_capacity=64),
+        simulation=config.Simulation(num_recorded=8, block_size=1),
+    )
+    return populations.make("recorded", experiment)
+
+
 @pytest.mark.parametrize(
     ("num_learners", "num_devices", "expected"),
     [
@@ -28,14 +39,7 @@ def test_off_the_cpu_one_block_a_device_is_chosen_and_nothing_measured(monkeypat
     monkeypatch.setattr(block_size.jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(block_size, "measure", None)  # calling it would raise
     assert block_size.candidates(257, 2) == (129,)
-    experiment = config.Experiment(
-        name="tiny",
-        environment=config.Lock(num_positions=4, episode_steps=8),
-        shapes=SHAPES,
-        learner=config.Learner(hidden=(8,), batch_size=8, replay_capacity=64),
-        simulation=config.Simulation(num_recorded=8, block_size=1),
-    )
-    assert block_size.choose(populations.make("recorded", experiment), chunk_steps=32) == (4, {})
+    assert block_size.choose(tiny_population(), chunk_steps=32) == (4, {})
 
 
 def test_the_fastest_is_picked_and_of_nearly_equal_ones_the_smallest():
@@ -44,14 +48,7 @@ def test_the_fastest_is_picked_and_of_nearly_equal_ones_the_smallest():
 
 
 def test_every_candidate_is_measured_with_updates_made():
-    experiment = config.Experiment(
-        name="tiny",
-        environment=config.Lock(num_positions=4, episode_steps=8),
-        shapes=SHAPES,
-        learner=config.Learner(hidden=(8,), batch_size=8, replay_capacity=64),
-        simulation=config.Simulation(num_recorded=8, block_size=1),
-    )
-    rates = block_size.measure(populations.make("recorded", experiment), chunk_steps=32)
+    rates = block_size.measure(tiny_population(), chunk_steps=32)
     assert set(rates) == set(block_size.candidates(8, 2))
     assert all(rate > 0 for rate in rates.values())
 

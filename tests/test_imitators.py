@@ -278,10 +278,16 @@ def test_computing_layers_again_backwards_changes_nothing_but_memory(kind):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
 
 
-ROUNDED = [KINDS["refilled"], KINDS["ring"], dataclasses.replace(SMALL, rematerialise=True)]
-
-
-@pytest.mark.parametrize("imitator", [*ROUNDED, KINDS["linear recurrence"], KINDS["gru"]])
+@pytest.mark.parametrize(
+    "imitator",
+    [
+        KINDS["refilled"],
+        KINDS["ring"],
+        dataclasses.replace(SMALL, rematerialise=True),
+        KINDS["linear recurrence"],
+        KINDS["gru"],
+    ],
+)
 def test_rounded_products_are_near_the_exact_ones_and_logits_stay_float32(imitator):
     (value, grads), (rounded, other) = (
         gradients(imitator),
