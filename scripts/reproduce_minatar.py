@@ -3,8 +3,8 @@
     python scripts/reproduce_minatar.py --games breakout --learners 4 --frames 1000000
 
 Returns are means over a learner's last 100 episodes of training, as published. What is done so far is kept in
---folder, and the same command goes on from there; another configuration is refused. One JSON line for each published
-point.
+--folder, and the same command goes on from there (a game that is done is only drawn again); another configuration is
+refused. One JSON line for each published point.
 """
 
 import argparse
@@ -80,7 +80,9 @@ def _live(game: str, arguments: argparse.Namespace) -> tuple[list[list[int]], li
     population, fingerprint = populations.make("recorded", experiment), load_config.fingerprint(experiment)
     folder = arguments.folder / f"{game}_{population.num_learners}"
     num_frames = arguments.frames or FRAMES[game]
-    episodes, ensemble, size = _resume(folder, population, fingerprint)
+    episodes, ensemble, size = _resume(folder, population, fingerprint, num_frames)
+    if ensemble is None:
+        return episodes.ends, episodes.returns
     if size is None:
         size, rates = block_size.choose(population, chunk_steps=CHUNK_STEPS)
         print(
@@ -138,9 +140,9 @@ def _save(folder: pathlib.Path, ensemble: simulate.Ensemble, episodes: Episodes,
 
 
 def _resume(
-    folder: pathlib.Path, population: populations.Population, fingerprint: str
-) -> tuple[Episodes, simulate.Ensemble, int | None]:
-    """Where it stands, and the block size it was begun with."""
+    folder: pathlib.Path, population: populations.Population, fingerprint: str, num_frames: int
+) -> tuple[Episodes, simulate.Ensemble | None, int | None]:
+    """Where it stands (no ensemble: all frames are lived), and the block size it was begun with."""
     episodes = Episodes(population.num_learners)
     try:
         facts = json.loads((folder / "episodes.json").read_text())
@@ -150,6 +152,8 @@ def _resume(
     if found != fingerprint:
         raise SystemExit(f"{folder} was begun with another configuration. Fix: another --folder.")
     vars(episodes).update(facts)
+    if episodes.frames >= num_frames:
+        return episodes, None, size
     return episodes, checkpoint.load(folder / f"step_{step}", population.abstract()), size
 
 
