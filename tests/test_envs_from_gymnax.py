@@ -1,3 +1,4 @@
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +7,7 @@ from envs_rollout import GAMES, NUM_ENVS, NUM_STEPS, assert_mean, episode_return
 
 from cl_imitate import keys
 from cl_imitate.envs import from_gymnax
+from cl_imitate.envs.minatar import asterix
 from cl_imitate.envs.screens import SCREEN, show
 
 ORIGINAL_RANDOM_RETURN = {"breakout": 0.50, "space_invaders": 2.86, "asterix": 0.50}  # the original package's
@@ -47,10 +49,19 @@ def test_screens_are_packed_and_unpacked_without_loss():
 
 
 def test_a_game_is_shown_padded_with_empty_channels():
-    screen = jax.random.bernoulli(jax.random.key(0), 0.5, (10, 10, 4)).astype(jnp.float32)
-    shown = np.asarray(SCREEN.unpack(show(screen, from_gymnax.params("breakout"))))
-    assert np.array_equal(shown[..., :4], screen)
+    layers = jax.random.bernoulli(jax.random.key(0), 0.5, (4, 10, 10))
+    shown = np.asarray(SCREEN.unpack(show(layers, from_gymnax.params("breakout"))))
+    assert np.array_equal(shown[..., :4], np.moveaxis(np.asarray(layers), 0, -1))
     assert not shown[..., 4:].any()
+
+
+def test_channels_are_permuted_and_the_screen_is_mirrored_bit_for_bit():
+    layers = np.random.default_rng(0).random((6, 10, 10)) < 0.5
+    source = np.array([3, 6, 0, 5, 1, 4, 2], np.int32)
+    params = from_gymnax.params("space_invaders").replace(channel_source=source, mirrored=jnp.bool_(True))
+    padded = np.concatenate([layers, np.zeros((1, 10, 10), bool)])
+    expected = np.moveaxis(padded[source], 0, -1)[:, ::-1]
+    assert np.array_equal(show(jnp.asarray(layers), params), SCREEN.pack(jnp.asarray(expected)))
 
 
 def test_actions_stick_as_often_as_they_should():
@@ -101,6 +112,57 @@ def test_the_second_step_of_space_invaders_is_not_compiled_again():
     for t in range(3):
         state, _ = step(keys.at_step(jax.random.key(1), t), one, state, jnp.int32(5))
     assert step._cache_size() == 1
+
+
+# -- the same game step for step as in gymnax
+
+
+def _screen(layers):
+    return jnp.moveaxis(layers.astype(jnp.float32), 0, -1)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_every_step_is_gymnaxs(name):
+    """64 environments for 1,600 steps, from the same states by the same keys; Asterix's spawning is ours in both."""
+    num_steps = 1600
+    env, game_params = gymnax.make(from_gymnax._NAMES[name], use_minimal_action_set=False)
+    rules = from_gymnax._make_game(name)
+
+    def theirs(key, state, action):
+        if name == "asterix":
+            state = asterix.spawn(jax.random.split(key)[1], state)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            screen, state, reward, terminated, _ = env.step_env(key, state, action, game_params)
+            if name == "freeway":
+                terminated = terminated | (state.time >= 2501)
+        return screen, jax.tree.map(from_gymnax._strongly_typed, state), reward, terminated
+
+    def one(state, key, action):
+        step_key, reset_key = jax.random.split(key)
+        layers, after, reward, terminated = rules.step(step_key, state, action)
+        results = (_screen(layers), after, reward, terminated)
+        pairs = zip(jax.tree.leaves(results), jax.tree.leaves(theirs(step_key, state, action)), strict=True)
+        same = jnp.stack([(mine == its).all() & (mine.dtype == its.dtype) for mine, its in pairs])
+        first_layers, first = rules.reset(reset_key)
+        same_first = (_screen(first_layers) == env.get_obs(first)).all()
+        state = jax.tree.map(lambda new, old: jnp.where(terminated, new, old), first, after)
+        return state, (same.all() & same_first, reward, terminated)
+
+    def steps(state, t):
+        step_keys = keys.members(keys.at_step(jax.random.key(2), t), NUM_ENVS)
+        return jax.vmap(one)(state, step_keys, actions[t])
+
+    _, _, probabilities = PARITY[name]
+    shape = (num_steps, NUM_ENVS)
+    actions = jnp.asarray(np.random.default_rng(3).choice(6, size=shape, p=probabilities).astype(np.int32))
+    start = jax.vmap(lambda key: rules.reset(key)[1])(keys.members(jax.random.key(4), NUM_ENVS))
+    with jax.numpy_rank_promotion("allow"), jax.debug_key_reuse(False):  # one key for both, on purpose
+        _, (same, reward, terminated) = jax.jit(lambda s: jax.lax.scan(steps, s, jnp.arange(num_steps)))(
+            start
+        )
+    assert np.asarray(same).all()
+    assert reward.sum() > 50
+    assert terminated.sum() > 100 or name == "freeway"
 
 
 # -- the same game step for step as in the original package
@@ -179,7 +241,7 @@ def test_asterix_spawns_into_a_free_row_and_never_deletes_an_entity(num_filled):
         entities[row] = [4, row + 1, 1, 0, 1]
     state = state.replace(entities=jnp.asarray(entities), spawn_timer=jnp.int32(0))
     spawn_keys = jax.random.split(jax.random.key(1), 400)
-    after = jax.jit(jax.vmap(from_gymnax._spawn, (0, None)))(spawn_keys, state)
+    after = jax.jit(jax.vmap(asterix.spawn, (0, None)))(spawn_keys, state)
     result = np.asarray(after.entities)
     assert (result[:, filled] == entities[filled]).all()
     assert (result[:, :, 4].sum(axis=1) == min(num_filled + 1, 8)).all()
@@ -195,7 +257,7 @@ def test_asterix_spawns_into_a_free_row_and_never_deletes_an_entity(num_filled):
 
 def test_asterix_spawns_only_when_it_is_due():
     _, state = from_gymnax._make_game("asterix").reset(jax.random.key(0))
-    after = from_gymnax._spawn(jax.random.key(1), state)
+    after = asterix.spawn(jax.random.key(1), state)
     jax.tree.map(np.testing.assert_array_equal, after, state)
 
 

@@ -1,10 +1,11 @@
-"""MinAtar through gymnax, as the original games are. The only file that imports gymnax.
+"""MinAtar's games as the original ones are: states and resets are gymnax's, steps and layers those of `minatar/`.
 
-Sources: Young & Tian 2019, "MinAtar: An Atari-Inspired Testbed"; Lange 2022, "gymnax". Where gymnax's defaults
-differ from the original, the original is followed: all six actions, sticky actions, no limit of 1000 steps, and
-Freeway's timer, which terminates (after 2501 steps) rather than truncates. gymnax's Asterix may delete an entity when
-it spawns another while one row or none is free; spawning is done here instead. One thing differs from the original:
-the action that sticks is forgotten at the end of an episode, so that arms which are reset agree from there on.
+The only file that imports gymnax. Sources: Young & Tian 2019, "MinAtar: An Atari-Inspired Testbed"; Lange 2022,
+"gymnax", whose steps write by index and loop, which ensembles pay for (tests hold ours to be the same, step for step).
+Where gymnax's defaults differ from the original, the original is followed: all six actions, sticky actions, no limit of
+1000 steps, Freeway's timer, which terminates (after 2501 steps) rather than truncates, and Asterix's spawning. One
+thing differs from the original: the action that sticks is forgotten at the end of an episode, so that arms which are
+reset agree from there on.
 """
 
 import functools
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cl_imitate.envs.base import Env, Spec, TimeStep
+from cl_imitate.envs.minatar import asterix, breakout, freeway, space_invaders
 from cl_imitate.envs.screens import NUM_ACTIONS, SCREEN, ScreenParams, screen_params, show
 
 # DQN after 4.9M frames, the mean over 30 seeds, epsilon 0.1, read off the figure (Young & Tian 2019).
@@ -30,14 +32,14 @@ _NAMES = {
     "asterix": "Asterix-MinAtar",
     "freeway": "Freeway-MinAtar",
 }
-_TIME_LIMIT_STEPS = {"freeway": 2501}
+_RULES = {"breakout": breakout, "space_invaders": space_invaders, "asterix": asterix, "freeway": freeway}
 
 
 class _Game(NamedTuple):
-    """gymnax's functions for one game, with the original's rules, on raw screens. No auto-reset."""
+    """One game by the original's rules, its screen as layers [channels, 10, 10]. No auto-reset."""
 
-    reset: Any  # key -> (screen, game_state)
-    step: Any  # key, game_state, action -> (screen, game_state, reward, terminated)
+    reset: Any  # key -> (layers, game_state)
+    step: Any  # key, game_state, action -> (layers, game_state, reward, terminated)
 
 
 @struct.dataclass(kw_only=True)
@@ -65,43 +67,20 @@ def _strongly_typed(leaf: Any) -> jax.Array:
     return jax.lax.convert_element_type(array, jnp.float32)
 
 
-def _spawn(key: jax.Array, state: Any) -> Any:
-    """Asterix's spawn as in the original: into a free row, uniformly; nothing if all rows are filled."""
-    slot_key, direction_key, gold_key = jax.random.split(key, 3)
-    is_due = state.spawn_timer == 0
-    is_free = state.entities[:, 4] == 0
-    slot = jnp.argmax(jnp.where(is_free, jax.random.uniform(slot_key, is_free.shape), -1.0)).astype(jnp.int32)
-    moves_right = jax.random.bernoulli(direction_key, 0.5).astype(jnp.int32)
-    is_gold = jax.random.bernoulli(gold_key, 1 / 3).astype(jnp.int32)
-    entity = jnp.stack([9 * (1 - moves_right), slot + 1, moves_right, is_gold, jnp.int32(1)])
-    spawned = state.entities.at[slot].set(entity)
-    return state.replace(
-        entities=jnp.where(is_due & is_free.any(), spawned, state.entities),
-        spawn_timer=jnp.where(is_due, state.spawn_speed, state.spawn_timer),
-    )
-
-
 @functools.cache
 def _make_game(game: str) -> _Game:
     env, game_params = gymnax.make(_NAMES[game], use_minimal_action_set=False)
-    limit = _TIME_LIMIT_STEPS.get(game)
+    rules = _RULES[game]
 
     def reset(key: jax.Array):
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            screen, state = env.reset_env(key, game_params)
-        return screen, jax.tree.map(_strongly_typed, state)
+            _, state = env.reset_env(key, game_params)
+        state = jax.tree.map(_strongly_typed, state)
+        return rules.layers(state), state
 
     def step(key: jax.Array, state: Any, action: jax.Array):
-        if game == "asterix":
-            key, spawn_key = jax.random.split(key)
-            state = _spawn(spawn_key, state)  # which resets the timer, so gymnax's own spawn is never due
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            screen, state, reward, terminated, _ = env.step_env(key, state, action, game_params)
-        state = jax.tree.map(_strongly_typed, state)
-        terminated = jnp.asarray(terminated, jnp.bool_)
-        if limit is not None:
-            terminated = terminated | (state.time >= limit)
-        return screen, state, jnp.asarray(reward, jnp.float32), terminated
+        state, reward, terminated = rules.step(key, state, action)
+        return rules.layers(state), state, reward, terminated
 
     return _Game(reset=reset, step=step)
 
@@ -122,19 +101,19 @@ def make_env(game: str) -> Env:
     rules = _make_game(game)
 
     def init(key: jax.Array, params: ScreenParams):
-        screen, game_state = rules.reset(key)
-        return _first(game_state, jnp.int32(0)), show(screen, params)
+        layers, game_state = rules.reset(key)
+        return _first(game_state, jnp.int32(0)), show(layers, params)
 
     def reset(key: jax.Array, params: ScreenParams, state: ScreenState):
-        screen, game_state = rules.reset(key)
-        return _first(game_state, state.age), show(screen, params)
+        layers, game_state = rules.reset(key)
+        return _first(game_state, state.age), show(layers, params)
 
     def step(key: jax.Array, params: ScreenParams, state: ScreenState, action: jax.Array):
         sticky_key, step_key, reset_key = jax.random.split(key, 3)
         sticks = jax.random.uniform(sticky_key) < params.sticky_probability
         executed = jnp.where(sticks, state.last_action, params.action_meaning[action])
-        screen, game_state, reward, terminated = rules.step(step_key, state.game, executed)
-        first_screen, first_state = rules.reset(reset_key)
+        layers, game_state, reward, terminated = rules.step(step_key, state.game, executed)
+        first_layers, first_state = rules.reset(reset_key)
 
         step_in_episode = state.step_in_episode + 1
         pending = state.pending_reward + params.reward_sign * reward
@@ -148,13 +127,12 @@ def make_env(game: str) -> Env:
         )
         started = _first(first_state, state.age + 1)
         new_state = jax.tree.map(lambda new, old: jnp.where(terminated, new, old), started, going_on)
-        final_obs = show(screen, params)
         return new_state, TimeStep(
-            obs=jnp.where(terminated, show(first_screen, params), final_obs),
+            obs=show(jnp.where(terminated, first_layers, layers), params),
             reward=jnp.where(pays, pending, 0.0),
             terminated=terminated,
             truncated=jnp.bool_(False),
-            final_obs=final_obs,
+            final_obs=show(layers, params),
         )
 
     spec = Spec(

@@ -39,8 +39,18 @@ def screen_params(*, num_channels: int, sticky_probability: float) -> ScreenPara
     )
 
 
-def show(screen: jax.Array, params: ScreenParams) -> jax.Array:
-    """A game's screen [10, 10, its channels] -> packed uint8 [88], padded, permuted, mirrored."""
-    padding = SCREEN.channels - screen.shape[-1]
-    padded = jnp.pad(screen.astype(jnp.uint8), ((0, 0), (0, 0), (0, padding)))[..., params.channel_source]
-    return SCREEN.pack(jnp.where(params.mirrored, padded[:, ::-1], padded))
+def show(layers: jax.Array, params: ScreenParams) -> jax.Array:
+    """A game's layers, bool [its channels, 10, 10] -> packed uint8 [88]: padded, channels permuted, mirrored.
+
+    A cell's channels are the bits of a number; eight numbers of seven bits are then seven bytes.
+    """
+    num_layers = layers.shape[0]
+    shown = jnp.arange(SCREEN.channels, dtype=jnp.uint8)
+    is_source = params.channel_source[None, :] == jnp.arange(num_layers)[:, None]
+    bits = jnp.sum(is_source.astype(jnp.uint8) << shown[None, :], axis=1, dtype=jnp.uint8)
+    cells = jnp.sum(layers.astype(jnp.uint8) * bits[:, None, None], axis=0, dtype=jnp.uint8)
+    cells = jnp.where(params.mirrored, cells[:, ::-1], cells).reshape(-1)
+    groups = jnp.pad(cells, (0, -len(cells) % 8)).reshape(-1, 8)
+    place = jnp.arange(7, dtype=jnp.uint8)[None, :]
+    packed = (groups[:, :7] >> place) | (groups[:, 1:] << (7 - place))
+    return packed.reshape(-1)[: SCREEN.shape[0]]
