@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 
 SHAPES = ((64, 256, 8), (64, 1024, 2), (128, 256, 8), (128, 1024, 2))  # width, context, batch
-LARGE_SHAPES = ((512, 2048, 16),)
+LARGE_SHAPES = ((512, 2048, 32),)
 NUM_LAYERS, NUM_HEADS, NUM_SYMBOLS, NUM_ACTIONS = 4, 4, 16, 5
 
 

@@ -194,10 +194,14 @@ def _lines(game: str, ends, returns, arguments) -> list[dict]:
 def _draw(curves: dict, path: pathlib.Path) -> None:
     import matplotlib.pyplot as plt
 
+    columns = min(2, len(curves))
+    rows = -(-len(curves) // columns)
     figure, axes = plt.subplots(
-        1, len(curves), figsize=(4.6 * len(curves), 3.6), squeeze=False, layout="constrained"
+        rows, columns, figsize=(4.6 * columns, 3.4 * rows), squeeze=False, layout="constrained"
     )
-    for axis, (game, (ends, returns)) in zip(axes[0], curves.items(), strict=True):
+    for axis in axes.flat[len(curves) :]:
+        axis.set_axis_off()
+    for axis, (game, (ends, returns)) in zip(axes.flat, curves.items(), strict=False):
         last = max(one[-1] for one in ends)
         grid = np.arange(20_000, last + 1, 20_000)
         values = np.array([[_at(frame, *one) for frame in grid] for one in zip(ends, returns, strict=True)])
@@ -220,7 +224,8 @@ def _draw(curves: dict, path: pathlib.Path) -> None:
         )
         axis.set(title=game.replace("_", " "), xlabel="million frames")
         axis.legend(frameon=False, fontsize=8)
-    axes[0][0].set_ylabel("return, mean of 100 episodes")
+    for row in axes:
+        row[0].set_ylabel("return, mean of 100 episodes")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

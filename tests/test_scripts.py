@@ -1,8 +1,10 @@
 """The scripts that measure. (scripts/test and scripts/quickstart are what installs and runs all this.)"""
 
+import argparse
 import importlib.util
 import json
 import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -92,6 +94,17 @@ def test_the_curve_goes_on_from_where_it_was_stopped(minatar, monkeypatch, tmp_p
     with pytest.raises(SystemExit, match="another configuration"):
         curve(tmp_path / "parts", 450, "--set", "learner.discount=0.9")
     assert (tmp_path / "parts" / "curves.png").stat().st_size > 5000
+    for snapshot in (tmp_path / "whole" / "breakout_2").glob("step_*"):
+        shutil.rmtree(snapshot)
+    assert curve(tmp_path / "whole", 400) == whole  # done: drawn from its episodes alone
+
+
+@pytest.mark.parametrize("game", ["breakout", "space_invaders", "asterix", "freeway"])
+def test_every_game_has_a_configuration_at_its_published_step_size(minatar, game):
+    experiment = minatar._experiment(game, argparse.Namespace(learners=3, set=[]))
+    assert experiment.environment.game == game
+    assert experiment.learner.learning_rate == minatar.STEP_SIZE[game]
+    assert experiment.simulation.num_recorded == 3
 
 
 def test_the_benchmark_counts_the_work_of_an_update():
