@@ -1,6 +1,7 @@
 """Frozen imitators acting: the tokens of the loop are training's tokens, and nothing changes the weights."""
 
 import functools
+import gc
 from typing import Any
 
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 from flax import struct
 
 from cl_imitate import config, keys, sharding
-from cl_imitate.evaluation import closed_loop
+from cl_imitate.evaluation import closed_loop, summary
+from cl_imitate.evaluation.returns import BlockReturns
 from cl_imitate.histories import contexts
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.embedding import empty_tokens
@@ -19,6 +21,7 @@ from tests.compiles import count_compiles
 from tests.ensembles import ENVIRONMENT, group
 
 NUM_ENVS, CONTEXT = 4, 16
+SUMMED_STEPS = 8  # a block of the summary
 
 
 @functools.cache
@@ -33,7 +36,15 @@ def members(params: Any, num: int, **flags) -> closed_loop.Members:
 
 
 def roll(
-    imitator: Imitator, group_of_members, *, num_blocks=3, prompt=None, start_step=0, environment=ENVIRONMENT
+    imitator: Imitator,
+    group_of_members,
+    *,
+    num_blocks=3,
+    prompt=None,
+    start_step=0,
+    environment=ENVIRONMENT,
+    num_summed=2,
+    judge=None,
 ):
     """The records [M, E, T] of a rollout from an empty context (or a prompt), and the last carry."""
     one = group(NUM_ENVS, environment=environment)
@@ -43,7 +54,14 @@ def roll(
     newborn = one.newborn().env_state
     env_state, obs = jax.vmap(env.reset)(reset_keys, one.env_params, newborn)
     rollout = closed_loop.start(
-        group_of_members, env_state, obs, prompt, imitator=imitator, start_step=start_step
+        group_of_members,
+        env_state,
+        obs,
+        prompt,
+        imitator=imitator,
+        spec=env.spec,
+        start_step=start_step,
+        num_blocks=num_summed,
     )
     rollout = closed_loop.place(rollout, mesh)
     arguments = sharding.place(
@@ -62,8 +80,11 @@ def roll(
             env_keys,
             env_params,
             jnp.int32(0),
+            () if judge is None else sharding.place(jnp.arange(NUM_ENVS), mesh, sharding.SPLIT),
             imitator=imitator,
             env=env,
+            judge=judge,
+            block_steps=SUMMED_STEPS,
             mesh=mesh,
         )
         records.append(jax.tree.map(np.asarray, record))
@@ -195,3 +216,59 @@ def test_blocks_of_one_shape_are_compiled_once():
     with count_compiles() as compiles:
         roll(imitator, members(params, 3), num_blocks=4)
     assert compiles == []
+
+
+def test_the_summary_is_that_of_the_steps_that_were_taken():
+    imitator, num_summed = logging_imitator(), 2
+    record, last = roll(imitator, members(jnp.zeros(2), 2), num_summed=num_summed)
+    counted = num_summed * SUMMED_STEPS  # of 24 steps
+    expected = BlockReturns((2, NUM_ENVS), counted, SUMMED_STEPS)
+    expected.add(record.reward, record.done)
+    np.testing.assert_array_equal(summary.block_means(last.summary), expected.mean)
+    obs = np.asarray(last.memory.tokens.obs)[:, :, :counted]
+    spec = group(NUM_ENVS).family.env.spec
+    for m, e in np.ndindex(2, NUM_ENVS):
+        places = obs[m, e].astype(int) * spec.num_actions + record.action[m, e, :counted]
+        visits = np.bincount(places, minlength=summary.num_places(spec))
+        np.testing.assert_array_equal(last.summary.visits[m, e], visits)
+    assert (np.asarray(last.summary.cross_entropy) == 0).all()  # nobody judged
+
+
+def test_a_judge_is_each_environments_own_learner_at_the_same_observation():
+    """Learner e takes action e (mod 3) at even symbols and action 0 at odd ones; the imitator prefers action 1."""
+    imitator = logging_imitator()
+    liking = jnp.array([0.0, 1.0] + [0.0] * (imitator.num_actions - 2))
+
+    def act(params, memory, tokens):
+        logits, memory = imitator.act(params, memory, tokens)
+        return logits + liking[None], memory
+
+    def judge(learner, obs):
+        return jax.nn.one_hot(jnp.where(obs % 2 == 0, learner % 3, 0), imitator.num_actions)
+
+    _, last = roll(imitator._replace(act=act), members(jnp.zeros(2), 2), num_summed=3, judge=judge)
+    obs = np.asarray(last.memory.tokens.obs).astype(int)  # [M, E, 24]
+    chosen = np.where(obs % 2 == 0, np.arange(NUM_ENVS)[None, :, None] % 3, 0)
+    nats = -np.asarray(jax.nn.log_softmax(liking))[chosen]
+    expected = nats.reshape(2, NUM_ENVS, 3, SUMMED_STEPS).sum(axis=-1)
+    np.testing.assert_allclose(last.summary.cross_entropy, expected, rtol=1e-5)
+    assert (obs % 2 == 0).any()
+    assert (obs % 2 == 1).any()
+
+
+def test_a_rollout_that_lasts_longer_holds_no_more_memory():
+    imitator = transformer()
+    params = jax.vmap(imitator.init)(keys.members(jax.random.key(0), 1))
+
+    def held(num_blocks):
+        gc.collect()
+        before = sum(array.nbytes for array in jax.live_arrays())
+        _, last = roll(imitator, members(params, 1), num_blocks=num_blocks)
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays()) - before, last
+
+    held(1)  # constants that programs keep
+    short, kept = held(2)
+    long, _ = held(40)
+    assert kept.summary.step == 2 * imitator.block_steps
+    assert long == short

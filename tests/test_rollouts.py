@@ -126,7 +126,7 @@ def test_other_keys_or_another_age_are_other_coins():
             num_steps=32,
             count=rollouts.Count(),
             tick=nothing,
-        )["imitator"]
+        ).returns["imitator"]
     for name, returns in arms.items():
         assert (returns[0] != cell.returns["learner"][0]).any(), name
 

@@ -130,3 +130,32 @@ def test_a_loss_is_the_last_of_every_seed_by_context():
         {"context_steps": 64, "held_out_loss": [[2.0, 0.5], [2.0, 0.5]]},
     ]
     assert load("scaling").losses(curves) == {32: (1.25, [1.0, 1.5]), 64: (0.5, [0.5, 0.5])}
+
+
+def test_a_learner_that_always_falls_does_not_solve_cart_pole(monkeypatch, capsys):
+    script = load("solve_cart_pole")
+    sizes = (
+        "evaluation.fork_steps=[64]",
+        "evaluation.now_fork_step=64",
+        "evaluation.later_fork_step=64",
+        "evaluation.block_steps=32",
+        "evaluation.now_steps=32",
+        "evaluation.later_steps=64",
+        "environment.max_episode_steps=40",
+        "learner.learning_starts_steps=32",
+        "learner.replay_capacity=64",
+        "learner.batch_size=4",
+        "learner.hidden=[4]",
+        "simulation.num_recorded=2",
+        "simulation.block_size=1",
+        "simulation.chunk_steps=32",
+    )
+    monkeypatch.setattr(sys, "argv", ["x", *(word for size in sizes for word in ("--set", size))])
+    script.main()
+    *learners, everyone = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["learner"] for one in learners] == [0, 1]
+    assert all(5 < one["greedy_mean"] <= 40 for one in learners)
+    assert (everyone["learners"], everyone["solved"], everyone["steps"]) == (2, 0, 64)
+    monkeypatch.setattr(script, "SOLVED", 5.0)
+    script.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["solved"] == 2

@@ -164,6 +164,7 @@ def _parity_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
         "argmax": _number(found.argmax_ratio, rules),
         "probability_of_improvement": _number(found.improvement, rules),
         "action_divergence_nats": _number(found.divergence, rules),
+        "closed_loop_divergence_nats": _number(found.own_divergence, rules),
         **_sizes(found.ratio),
     }
     return entry, found.ratio
@@ -236,6 +237,7 @@ def _growth_entry(
         "departure_side": found.departure_side,
         "argmax": _number(found.argmax_ratio, rules),
         "wiped_gain": _number(found.wiped_gain, rules),
+        "occupancy_distance": _number(found.occupancy_distance, rules),
         **(
             {
                 "same_window": _number(found.same_window_ratio, rules),

@@ -6,6 +6,7 @@ split over the local devices. One compiled program a shape: a block of the imita
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +16,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from cl_imitate import keys, sharding
 from cl_imitate.envs.base import Env
+from cl_imitate.evaluation import summary as summary_lib
+from cl_imitate.evaluation.summary import Summary
 from cl_imitate.imitators.base import Imitator
-from cl_imitate.types import StepTokens
+from cl_imitate.types import Spec, StepTokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,11 +54,12 @@ class Rollout:
     is_begin: jax.Array  # bool [M, E]: the next step is the first of an empty context
     memory: Any  # [M, E, ...], scalars shared
     step: jax.Array  # int32 []: the age, which env keys are folded with
+    summary: Summary  # of [M, E] streams since the start
 
 
 @struct.dataclass(kw_only=True)
 class Record:
-    """What a block leaves, [M, E, block_steps]."""
+    """A block's steps, [M, E, block_steps], for who wants to see them; what is measured is in the summary."""
 
     action: jax.Array  # uint8
     reward: jax.Array  # the spec's reward type
@@ -90,11 +94,13 @@ def start(
     prompt: Prompt | None,
     *,
     imitator: Imitator,
+    spec: Spec,
     start_step: int,
+    num_blocks: int,
 ) -> Rollout:
     """A rollout about to begin in environments [E, ...] freshly reset, the same for all members.
 
-    Without a prompt every context is empty, and the first token says so.
+    Without a prompt every context is empty, and the first token says so. The summary has `num_blocks` blocks.
     """
     num_members, num_envs = members.is_argmax.shape[0], obs.shape[0]
 
@@ -117,6 +123,9 @@ def start(
         is_begin=spread(is_empty),
         memory=memory,
         step=jnp.int32(start_step),
+        summary=summary_lib.init(
+            (num_members, num_envs), num_blocks=num_blocks, num_places=summary_lib.num_places(spec)
+        ),
     )
 
 
@@ -127,7 +136,21 @@ def _read_prompt(params, memory, tokens, is_there, *, imitator: Imitator):
     return jax.vmap(imitator.prompt, (0, axes, None, None), axes)(params, memory, tokens, is_there)
 
 
-def _step(rollout, _, members, act_keys, env_keys, env_params, age, *, imitator, env):
+Judge = Callable[[Any, jax.Array], jax.Array]
+"""(a learner, obs) -> its action probabilities [A], which the members' are measured against."""
+
+
+def _cross_entropy(judge: Judge | None, learners: Any, obs: jax.Array, logits: jax.Array) -> jax.Array:
+    """Nats [M, E] of the learners' actions under the members' predictions; 0 without a judge."""
+    if judge is None:
+        return jnp.zeros(logits.shape[:-1], jnp.float32)
+    policy = jax.vmap(jax.vmap(judge), (None, 0))(learners, obs)
+    return -jnp.sum(policy * jax.nn.log_softmax(logits), axis=-1)
+
+
+def _step(
+    rollout, _, members, act_keys, env_keys, env_params, age, learners, *, imitator, env, judge, block_steps
+):
     wipes = jnp.broadcast_to(members.wipes[:, None], rollout.prev_done.shape)
     masks = jnp.broadcast_to(members.masks[:, None], rollout.prev_done.shape)
     axes = _memory_axes(rollout.memory)
@@ -157,6 +180,14 @@ def _step(rollout, _, members, act_keys, env_keys, env_params, age, *, imitator,
         env_keys, env_params, rollout.env_state, action
     )
     done = timestep.terminated | timestep.truncated
+    summary = summary_lib.add(
+        rollout.summary,
+        reward=timestep.reward,
+        done=done,
+        cross_entropy=_cross_entropy(judge, learners, rollout.obs, logits),
+        place=summary_lib.place(env.spec, rollout.obs, action),
+        block_steps=block_steps,
+    )
     record = Record(
         action=action.astype(jnp.uint8), reward=timestep.reward.astype(env.spec.reward_dtype), done=done
     )
@@ -169,11 +200,16 @@ def _step(rollout, _, members, act_keys, env_keys, env_params, age, *, imitator,
         is_begin=jnp.zeros_like(is_begin),
         memory=memory,
         step=rollout.step + 1,
+        summary=summary,
     )
     return rollout, record
 
 
-@functools.partial(jax.jit, static_argnames=("imitator", "env", "mesh"), donate_argnames=("rollout",))
+@functools.partial(
+    jax.jit,
+    static_argnames=("imitator", "env", "judge", "block_steps", "mesh"),
+    donate_argnames=("rollout",),
+)
 def run_block(
     rollout: Rollout,
     members: Members,
@@ -181,9 +217,12 @@ def run_block(
     env_keys: jax.Array,
     env_params: Any,
     age: jax.Array,
+    learners: Any = (),
     *,
     imitator: Imitator,
     env: Env,
+    judge: Judge | None = None,
+    block_steps: int,
     mesh: Mesh,
 ) -> tuple[Rollout, Record]:
     """`imitator.block_steps` steps; the rollout is donated.
@@ -191,9 +230,11 @@ def run_block(
     Args:
       act_keys: keys [M, E] for sampling. env_keys: keys [E], shared by the members and the learner's arms.
       env_params: the tasks, [E, ...]. age: int32 [], the age token told (0 = unknown).
+      learners: what `judge` reads, [E, ...]: each environment's own learner, held.
+      block_steps: the steps of a block of the summary (not of the imitator).
     """
 
-    def block(rollout, members, act_keys, env_keys, env_params, age):
+    def block(rollout, members, act_keys, env_keys, env_params, age, learners):
         axes = _memory_axes(rollout.memory)
         memory = jax.vmap(imitator.begin_block, (0, axes), axes)(members.params, rollout.memory)
         body = functools.partial(
@@ -203,8 +244,11 @@ def run_block(
             env_keys=env_keys,
             env_params=env_params,
             age=age,
+            learners=learners,
             imitator=imitator,
             env=env,
+            judge=judge,
+            block_steps=block_steps,
         )
         rollout, record = jax.lax.scan(body, rollout.replace(memory=memory), None, imitator.block_steps)
         return rollout, jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), record)
@@ -221,10 +265,11 @@ def run_block(
             sharding.SPLIT,
             sharding.SPLIT,
             sharding.WHOLE,
+            sharding.SPLIT,
         ),
         out_specs=(rollout_specs, split_envs),
     )
-    return sharded(rollout, members, act_keys, env_keys, env_params, age)
+    return sharded(rollout, members, act_keys, env_keys, env_params, age, learners)
 
 
 def place(rollout: Rollout, mesh: Mesh) -> Rollout:

@@ -54,6 +54,7 @@ class Parity:
     held_gain: Estimate  # the held learner's level over the random policy's, in return
     improvement: Estimate  # how often the imitator's return is above the held learner's, ties half
     divergence: Estimate  # nats: teacher-forced cross-entropy over the learner's own
+    own_divergence: Estimate  # nats: the same on the imitator's own stream, in closed loop
 
 
 def parity(cell: Cell, rules: Rules, rng: np.random.Generator) -> Parity:
@@ -69,10 +70,13 @@ def parity(cell: Cell, rules: Rules, rng: np.random.Generator) -> Parity:
             statistics.iqm_ratio, gain, held - cell.random_return, cell=cell, rules=rules, rng=rng
         )
 
-    own, imitated = (cell.scalars.get(f"{who}_cross_entropy") for who in ("learner", "imitator"))
-    divergence = statistics.nothing()
-    if own is not None and imitated is not None:
-        divergence = _estimate(_iqm_difference, imitated, own, cell=cell, rules=rules, rng=rng)
+    def over(measured: str, least: str) -> Estimate:
+        found, floor = cell.scalars.get(measured), cell.scalars.get(least)
+        if found is None or floor is None:
+            return statistics.nothing()
+        return _estimate(_iqm_difference, found, floor, cell=cell, rules=rules, rng=rng)
+
+    divergence = over("imitator_cross_entropy", "learner_cross_entropy")
     return Parity(
         ratio=gain_ratio("imitator"),
         argmax_ratio=gain_ratio("imitator_argmax"),
@@ -81,6 +85,7 @@ def parity(cell: Cell, rules: Rules, rng: np.random.Generator) -> Parity:
             statistics.probability_of_improvement, imitator, held, cell=cell, rules=rules, rng=rng
         ),
         divergence=divergence,
+        own_divergence=over("closed_loop_cross_entropy", "held_entropy"),
     )
 
 
@@ -99,6 +104,7 @@ class Growth:
     imitator_steps: float  # also NaN where an arm's gain is too small to have a shape
     departure_steps: float  # after the prompt; NaN if never
     departure_side: Literal["behind", "ahead"] | None
+    occupancy_distance: Estimate  # total variation between the imitator's and the learner's use of their time
 
     @property
     def pace(self) -> float:
@@ -157,7 +163,16 @@ def growth(cell: Cell, rules: Rules, rng: np.random.Generator, *, now_steps: int
         else np.nan,
         departure_steps=departure_steps,
         departure_side=side,
+        occupancy_distance=_occupancy_distance(cell, rules, rng),
     )
+
+
+def _occupancy_distance(cell: Cell, rules: Rules, rng: np.random.Generator) -> Estimate:
+    distance = cell.scalars.get("imitator_occupancy_distance")
+    if distance is None:
+        return statistics.nothing()
+    zero = np.zeros((1, distance.shape[1]))
+    return _estimate(_iqm_difference, distance, zero, cell=cell, rules=rules, rng=rng)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,6 +5,7 @@ environment's randomness from the same keys.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from cl_imitate import config, keys, sharding, simulate
-from cl_imitate.evaluation import closed_loop, divergence
+from cl_imitate.evaluation import closed_loop, divergence, summary
 from cl_imitate.evaluation.closed_loop import Frozen, Prompt
 from cl_imitate.evaluation.frozen import digest
 from cl_imitate.evaluation.protocols import Protocol
@@ -108,11 +109,13 @@ def learner_arm(
     epsilon: float | None = None,
     snapshot: simulate.Ensemble | None = None,
     keep: list[History] | None = None,
+    visits: np.ndarray | None = None,
 ) -> np.ndarray:
     """One of the learner's arms: weights changing, or held with `hold`, at its own epsilon or a given one.
 
     Returns mean returns [1, n, K] over the cell's whole horizon, NaN past `num_steps`. The arm's history is
-    appended to `keep` chunk by chunk, if given (it can be millions of steps).
+    appended to `keep` chunk by chunk, if given (it can be millions of steps); its visits are added to `visits`
+    [n, V], if given.
     """
     population, protocol = scene.population, scene.protocol
     ensemble = _copy(scene.snapshot if snapshot is None else snapshot)
@@ -148,6 +151,8 @@ def learner_arm(
         blocks.add(history.reward, history.terminated | history.truncated)
         if keep is not None:
             keep.append(history)
+        if visits is not None:
+            visits += summary.visits_of(population.family.env.spec, history.obs, history.action)
         tick(history.action.size)
     count.td_updates += (int(ensemble.clock.update) - first_update) * population.num_learners
     returns = np.full((1, population.num_learners, num_blocks), np.nan, np.float32)
@@ -226,6 +231,35 @@ def _members(frozen: Frozen, ways: tuple[str, ...]) -> closed_loop.Members:
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ImitatorArms:
+    """What the frozen imitators did, by way of acting."""
+
+    returns: dict[str, np.ndarray]  # mean returns [S, n, K]
+    cross_entropy: dict[
+        str, np.ndarray
+    ]  # [S, n, K]: nats an action, of the held learner's; empty if not judged
+    visits: dict[str, np.ndarray]  # int [S, n, V]
+
+
+@functools.cache
+def _judge(dqn: dqn_lib.DQN) -> closed_loop.Judge:
+    """The held learner's policy; cached, because a new function would compile anew."""
+
+    def judge(learner, obs):
+        state, rates, step = learner
+        return dqn.policy(state, rates, obs, step)
+
+    return judge
+
+
+def _judges(scene: Scene) -> Any:
+    """What `_judge` reads: the learners at the start of the cell, held; without what a policy does not need."""
+    step = max(0, scene.protocol.learner_step - scene.population.learner.learning_starts_steps)
+    state = scene.snapshot.learner.replace(target_params=None, opt_state=None, rows=None)
+    return state, scene.population.rates, jnp.full(scene.population.num_learners, step, jnp.int32)
+
+
 def imitator_arms(
     scene: Scene,
     frozen: Frozen,
@@ -233,10 +267,11 @@ def imitator_arms(
     ways: tuple[str, ...],
     prompt_step: int,
     num_steps: int,
+    judged: bool = False,
     count: Count,
     tick: Tick,
-) -> dict[str, np.ndarray]:
-    """The frozen imitators' arms, arm -> mean returns [S, n, K] over `num_steps`."""
+) -> ImitatorArms:
+    """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held."""
     protocol, population, env = scene.protocol, scene.population, scene.population.family.env
     num = population.num_learners
     members = _members(frozen, ways)
@@ -251,12 +286,13 @@ def imitator_arms(
         obs,
         prompt,
         imitator=frozen.imitator,
+        spec=env.spec,
         start_step=protocol.learner_step,
+        num_blocks=num_steps // scene.block_steps,
     )
     rollout = closed_loop.place(rollout, mesh)
     members = sharding.place(members, mesh, sharding.WHOLE)
     env_keys, env_params = sharding.place((scene.env_keys, population.env_params), mesh, sharding.SPLIT)
-    num_members = members.is_argmax.shape[0]
     seed_keys = keys.members(scene.act_key, frozen.num_seeds)
     act_keys = jax.vmap(lambda key: keys.members(key, num))(
         seed_keys[jnp.tile(jnp.arange(frozen.num_seeds), len(ways))]
@@ -264,7 +300,7 @@ def imitator_arms(
     act_keys = sharding.place(act_keys, mesh, PartitionSpec(None, sharding.ENSEMBLE))
     age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
     age = sharding.place(age, mesh, sharding.WHOLE)
-    blocks = BlockReturns((num_members, num), num_steps, scene.block_steps)
+    learners = sharding.place(_judges(scene) if judged else (), mesh, sharding.SPLIT)
     waiting = None
     for _ in range(-(-num_steps // frozen.imitator.block_steps)):
         rollout, record = closed_loop.run_block(
@@ -274,21 +310,30 @@ def imitator_arms(
             env_keys,
             env_params,
             age,
+            learners,
             imitator=frozen.imitator,
             env=env,
+            judge=_judge(population.dqn) if judged else None,
+            block_steps=scene.block_steps,
             mesh=mesh,
         )
         if waiting is not None:  # the device is one block ahead of the host
-            blocks.add(waiting.reward, waiting.done)
+            jax.block_until_ready(waiting.done)
         waiting = record
         count.imitator_steps += record.action.size
         tick(record.action.size)
-    if waiting is not None:
-        blocks.add(waiting.reward, waiting.done)
     after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))
     count.acted.setdefault(frozen_name(frozen.context_steps, protocol.fork_step), set()).add(after)
-    mean = blocks.mean.reshape(len(ways), frozen.num_seeds, num, -1)
-    return dict(zip(ways, mean, strict=True))
+
+    def by_way(values: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(ways, values.reshape(len(ways), frozen.num_seeds, num, -1), strict=True))
+
+    found = rollout.summary
+    return ImitatorArms(
+        returns=by_way(summary.block_means(found)),
+        cross_entropy=by_way(np.asarray(found.cross_entropy) / scene.block_steps) if judged else {},
+        visits=by_way(np.asarray(found.visits)),
+    )
 
 
 def levels(
@@ -356,6 +401,7 @@ class LearnerArms:
     """The learner's arms of one scene, which imitators of every context length are compared with."""
 
     returns: dict[str, np.ndarray]  # arm -> [1, n, K]
+    visits: np.ndarray  # int [n, V]: of the learner that goes on
     held_history: History  # [n, now_steps]
     random_level: np.ndarray | None  # [n]: the random policy's return where only running it can tell
 
@@ -370,8 +416,10 @@ def learner_arms(
     returns = {
         "learner_held": learner_arm(scene, num_steps=protocol.now_steps, hold=True, keep=kept, **spent)
     }
+    places = summary.num_places(scene.population.family.env.spec)
+    visits = np.zeros((scene.population.num_learners, places), np.int64)
     if protocol.goes_on:
-        returns["learner"] = learner_arm(scene, num_steps=protocol.horizon_steps, **spent)
+        returns["learner"] = learner_arm(scene, num_steps=protocol.horizon_steps, visits=visits, **spent)
     if protocol.transplant and source_snapshot is not None:
         snapshot = transplanted(scene, source_snapshot)
         returns["learner_transplanted"] = learner_arm(
@@ -382,7 +430,7 @@ def learner_arms(
     if family.exact_return is None and family.random_return is None:
         blocks = learner_arm(scene, num_steps=protocol.now_steps, hold=True, epsilon=1.0, **spent)[0]
         random_level = np.nanmean(blocks, axis=-1)
-    return LearnerArms(returns=returns, held_history=held_history, random_level=random_level)
+    return LearnerArms(returns=returns, visits=visits, held_history=held_history, random_level=random_level)
 
 
 def run_protocol(
@@ -395,15 +443,17 @@ def run_protocol(
     protocol = scene.protocol
     ways = ("imitator", "imitator_argmax")
     ways += ("imitator_wiped",) * protocol.wiped + ("imitator_masked",) * protocol.masked
+    spent = {"count": count, "tick": tick}
     arms = imitator_arms(
         scene,
         frozen,
         ways=ways,
         prompt_step=protocol.prompt_step if protocol.name != "elsewhere" else 0,
         num_steps=protocol.horizon_steps,
-        count=count,
-        tick=tick,
+        judged=protocol.name == "now_and_later",
+        **spent,
     )
+    returns = {**learners.returns, **arms.returns}
     if protocol.transplant:
         prompted = imitator_arms(
             scene,
@@ -411,21 +461,40 @@ def run_protocol(
             ways=("imitator",),
             prompt_step=source_step,
             num_steps=protocol.horizon_steps,
-            count=count,
-            tick=tick,
+            **spent,
         )
-        arms["imitator_prompted"] = prompted["imitator"]
-    returns = {**learners.returns, **arms}
+        returns["imitator_prompted"] = prompted.returns["imitator"]
+    occupancy = _occupancy(arms, learners) if protocol.goes_on else {}
     if protocol.name != "now_and_later":
-        return [_cell(scene, frozen, protocol.name, returns, learners.random_level)]
+        return [_cell(scene, frozen, protocol.name, returns, learners.random_level, occupancy)]
     num_now = protocol.now_steps // scene.block_steps
     now = {arm: values[..., :num_now] for arm, values in returns.items() if arm != "learner"}
-    scalars = _divergence(scene, learners.held_history, frozen)
+    scalars = {
+        **_divergence(scene, learners.held_history, frozen),
+        "closed_loop_cross_entropy": arms.cross_entropy["imitator"][..., :num_now].mean(axis=-1),
+        "held_entropy": np.full((1, scene.population.num_learners), _policy_entropy(scene)),
+    }
     best = {"best_history_return": np.array(scene.best_history)}
     return [
         _cell(scene, frozen, "now", now, learners.random_level, scalars),
-        _cell(scene, frozen, "later", returns, learners.random_level, best),
+        _cell(scene, frozen, "later", returns, learners.random_level, {**best, **occupancy}),
     ]
+
+
+def _occupancy(arms: ImitatorArms, learners: LearnerArms) -> dict[str, np.ndarray]:
+    """How differently from the learner that goes on each way of acting spent its time, [S, n]."""
+    return {
+        f"{way}_occupancy_distance": summary.occupancy_distance(visits, learners.visits[None])
+        for way, visits in arms.visits.items()
+    }
+
+
+def _policy_entropy(scene: Scene) -> float:
+    """Nats: of the held learners' epsilon-greedy policies, the least that a cross-entropy to them can be."""
+    num_actions = scene.population.family.env.spec.num_actions
+    explores = _epsilon(scene.population, scene.protocol.learner_step) / num_actions
+    shares = np.array([1.0 - (num_actions - 1) * explores, *[explores] * (num_actions - 1)])
+    return float(-np.sum(shares * np.log(np.maximum(shares, 1e-30))))
 
 
 def _divergence(scene: Scene, held: History, frozen: Frozen) -> dict[str, np.ndarray]:
