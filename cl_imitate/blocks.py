@@ -26,11 +26,12 @@ class Blocks:
       mesh: of D devices, at most as many as there are blocks.
     """
 
-    def __init__(self, num_members: int, block_size: int):
+    def __init__(self, num_members: int, block_size: int, devices: sharding.Devices | None = None):
+        """`devices`: those to use; None: all local ones."""
         num_blocks = -(-num_members // block_size)
-        num_devices = min(num_blocks, len(jax.local_devices()))
+        num_devices = min(num_blocks, len(jax.local_devices() if devices is None else devices))
         self.num_rounds = -(-num_blocks // num_devices)
-        self.mesh = sharding.ensemble_mesh(num_devices)
+        self.mesh = sharding.ensemble_mesh(num_devices, devices)
         self._num_members = num_members
         self._shape = (num_devices, self.num_rounds, block_size)
 

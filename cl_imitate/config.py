@@ -225,6 +225,8 @@ class Training:
 
     feed: Literal["store", "stream"] = "store"  # stream: learners are simulated as they are trained on
     stream_learners: Positive = 64  # with stream: so many at once; they live, are trained on, and make room
+    stream_devices: Literal["shared", "split"] = "shared"
+    """With stream: all local devices simulate and train in turn, or half of them simulate what comes next meanwhile."""
     num_seeds: Positive = 3
     num_updates: Positive = 200
     batch_size: Positive = 32

@@ -3,16 +3,18 @@
 Streamed, the recorded learners are made some at a time: so many live from birth to the last fork, the imitators train
 on their histories for an even share of the updates, and the histories make room for the next. So no learner is seen in
 two epochs, and memory holds one epoch however many learners there are. They are those that the store would hold, one
-for one; with all of them in one epoch, training's numbers are the same, bit for bit.
+for one; with all of them in one epoch, training's numbers are the same, bit for bit. With two devices or more, one half
+of them can simulate the next epoch while the other trains on this one.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_imitate import config, populations, simulate, train
+from cl_imitate import config, populations, sharding, simulate, train
 from cl_imitate.evaluation import returns
 from cl_imitate.histories import contexts
 from cl_imitate.populations import Population
@@ -27,12 +29,14 @@ class Stored:
     Attributes:
       held_out: [n, T] of learners that are not trained on.
       best: by fork, the best recorded learner's mean return over the last tenth of its history.
+      train_devices: where training belongs; None: on all local devices.
       steps_lived: env steps that are simulated for one feed. td_updates: learners' updates made so far.
     """
 
     def __init__(self, experiment: config.Experiment, recorded: History, held_out: History):
         """`recorded`, `held_out`: [N, T] on the host. The last `training.num_validation` recorded are held out too."""
         self._training = experiment.training
+        self.train_devices: sharding.Devices | None = None
         self.steps_lived = self.td_updates = 0
         self.best = best_levels(experiment, recorded)
         recorded, self.held_out = (
@@ -60,6 +64,10 @@ class Streamed:
         self._num_trained = self._population.num_learners - num_validation
         self.steps_lived = self._num_trained * experiment.recorded_steps
         self.td_updates = 0
+        self._devices: sharding.Devices | None = None
+        self.train_devices: sharding.Devices | None = None
+        if experiment.training.stream_devices == "split":
+            self._devices, self.train_devices = sharding.halves()
         self.best: dict[int, float] = {}
         if held_out is None:
             last = np.arange(self._num_trained, self._population.num_learners)
@@ -73,11 +81,24 @@ class Streamed:
         at_once = training.stream_learners
         num_epochs = self._num_trained // at_once
 
+        def live(epoch: int) -> History:
+            members = np.arange(epoch * at_once, (epoch + 1) * at_once)
+            return self._live(self._population.members(members), tick)
+
+        started: dict[int, Future[History]] = {}
+        beside = ThreadPoolExecutor(1, "simulate") if self._devices is not None else None
+
         def of(update: int) -> tuple[History, int]:
             epoch = update * num_epochs // training.num_updates
             until = -(-(epoch + 1) * training.num_updates // num_epochs)
-            members = np.arange(epoch * at_once, (epoch + 1) * at_once)
-            return self._live(self._population.members(members), tick), until
+            if beside is None:
+                return live(epoch), until
+            if epoch not in started:
+                started[epoch] = beside.submit(live, epoch)
+            history = started.pop(epoch).result()
+            if epoch + 1 < num_epochs:
+                started[epoch + 1] = beside.submit(live, epoch + 1)
+            return history, until
 
         return of
 
@@ -92,6 +113,7 @@ class Streamed:
             **some.static,
             num_steps=self._experiment.recorded_steps,
             chunk_steps=self._chunk_steps,
+            devices=self._devices,
         ):
             parts.append(jax.tree.map(np.asarray, history))
             tick(history.action.size)

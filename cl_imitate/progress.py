@@ -1,6 +1,7 @@
 """Bars with rate and time left for long work; plain lines where there is no terminal."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +17,15 @@ Tick = Callable[[int], None]
 @contextmanager
 def bar(label: str, total: int, unit: str) -> Iterator[Tick]:
     """A bar for `total` units of work; call the yielded function with how many more are done."""
-    if sys.stderr.isatty():
-        with _rich_bar(label, total, unit) as tick:
-            yield tick
-    else:
-        with _plain_lines(label, total, unit) as tick:
-            yield tick
+    make = _rich_bar if sys.stderr.isatty() else _plain_lines
+    with make(label, total, unit) as tick:
+        one_at_a_time = threading.Lock()  # a stage may count from two threads
+
+        def counted(amount: int) -> None:
+            with one_at_a_time:
+                tick(amount)
+
+        yield counted
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Which devices an ensemble is split over. The split is by member; nothing is exchanged between devices."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, PartitionSpec
@@ -11,16 +12,31 @@ if jax.__version_info__ >= (0, 11):
     # `shard_map` over two devices, as gymnax's Space Invaders has; the one before it does not.
     jax.config.update("jax_use_shardy_partitioner", False)
 
+Devices = Sequence[Any]  # jax's
 ENSEMBLE = "ensemble"
 SPLIT = PartitionSpec(ENSEMBLE)
 WHOLE = PartitionSpec()
 
 
-def ensemble_mesh(num_members: int) -> Mesh:
-    """A mesh of as many local devices as divide the ensemble evenly."""
-    devices = jax.local_devices()
+def ensemble_mesh(num_members: int, devices: Devices | None = None) -> Mesh:
+    """A mesh of as many of the devices (default: all local ones) as divide the ensemble evenly."""
+    devices = jax.local_devices() if devices is None else devices
     count = math.gcd(num_members, len(devices))
     return jax.make_mesh((count,), (ENSEMBLE,), devices=devices[:count], axis_types=(AxisType.Auto,))
+
+
+def halves() -> tuple[Devices, Devices]:
+    """The local devices in two parts, for two stages at once; the second is the larger one if they are odd.
+
+    Raises:
+      ValueError: there is only one.
+    """
+    devices = jax.local_devices()
+    if len(devices) < 2:
+        raise ValueError(
+            'training.stream_devices = "split" needs two local devices, and there is one. Use "shared".'
+        )
+    return devices[: len(devices) // 2], devices[len(devices) // 2 :]
 
 
 def over_ensemble(function: Callable, mesh: Mesh, *, in_specs, out_specs) -> Callable:

@@ -268,6 +268,7 @@ def advance(
     block_size: int,
     hold: bool = False,
     keep_steps: Collection[int] = (),
+    devices: sharding.Devices | None = None,
 ) -> Iterator[tuple[Ensemble | None, History]]:
     """Live `num_steps` more steps, yielding the ensemble and the history [N, chunk] after every chunk.
 
@@ -275,14 +276,14 @@ def advance(
     Dispatching consumes (donates) the ensemble; so it is yielded only at the last step and at `keep_steps`
     (ages; there the device waits for the caller to come back), else None. The ensemble passed in is consumed.
 
-    `chunk_steps` must divide `num_steps` and the rest of the warm-up. Each device computes blocks of exactly
-    `block_size` learners, one after the other (`Blocks`).
+    `chunk_steps` must divide `num_steps` and the rest of the warm-up. Each device (default: all local ones) computes
+    blocks of exactly `block_size` learners, one after the other (`Blocks`).
 
     Raises:
       FloatingPointError: a learner's weights are no longer finite; it names the learner and the step.
     """
     first, in_replay = int(ensemble.clock.step), int(ensemble.clock.cursor.num_added) - 1
-    blocks = Blocks(ensemble.obs.shape[0], block_size)
+    blocks = Blocks(ensemble.obs.shape[0], block_size, devices)
     ensembles = blocks.split(ensemble, SPECS)
     rest = list(zip(*(blocks.split(x, sharding.SPLIT) for x in (streams, env_params, rates)), strict=True))
     static = {"env": env, "dqn": dqn, "learner": learner, "num_steps": chunk_steps, "mesh": blocks.mesh}

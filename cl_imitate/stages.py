@@ -317,6 +317,7 @@ def _train_context(
             imitator=imitator,
             training=training,
             context_steps=context_steps,
+            devices=source.train_devices,
         ):
             updates.append(measured.update)
             train_losses.append(measured.train_loss)

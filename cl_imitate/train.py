@@ -229,6 +229,7 @@ def fit(
     imitator: Imitator,
     training: config.Training,
     context_steps: int,
+    devices: sharding.Devices | None = None,
 ) -> Iterator[tuple[TrainState, Progress]]:
     """Train to `training.num_updates`, yielding after every chunk.
 
@@ -236,11 +237,12 @@ def fit(
       imitator_keys: keys [M]. fork_steps: int [M], where each imitator's data stop.
       feed: the recorded learners' histories [N, T], all at once or some at a time; at most one is on the device.
       held_out: those of learners that are not trained on, by which progress is measured.
+      devices: where to train; None: on all local ones.
 
     Raises:
       FloatingPointError: a loss is not finite; the message names the imitator and the update.
     """
-    mesh = sharding.ensemble_mesh(imitator_keys.shape[0])
+    mesh = sharding.ensemble_mesh(imitator_keys.shape[0], devices)
     state = sharding.place(state, mesh, SPECS)
     imitator_keys, fork_steps = sharding.place((imitator_keys, fork_steps), mesh, sharding.SPLIT)
     held_out, held_out_key = sharding.place((held_out, held_out_key), mesh, sharding.WHOLE)

@@ -85,6 +85,7 @@ def fit(source: feeds.Stored | feeds.Streamed) -> list[np.ndarray]:
         imitator=imitator(),
         training=training,
         context_steps=16,
+        devices=source.train_devices,
     ):
         losses += [progress.train_loss, progress.held_out_loss]
     return losses
@@ -126,3 +127,35 @@ def test_a_stored_feed_serves_every_update():
     assert until == one.training.num_updates
     assert source.steps_lived == source.td_updates == 0
     assert_same(history, recorded("recorded"))
+
+
+SPLIT = 'training.stream_devices="split"'
+
+
+def test_half_of_the_devices_simulate_while_the_others_train_the_same_learners():
+    """Bits of training depend on how many imitators a device has, those of learners on their block alone."""
+    shared, split = stream(*VALIDATED), stream(*VALIDATED, SPLIT)
+    assert (split.train_devices, split._devices) == (jax.local_devices()[1:], jax.local_devices()[:1])
+    expected, found = fit(shared), fit(split)
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+    assert_same(found, fit(stream(*VALIDATED, SPLIT)))
+    assert (split.best, split.td_updates) == (shared.best, shared.td_updates)
+    feeds_of = [source.feed(lambda _: None) for source in (shared, split)]
+    for update in (0, 2, 4):
+        (one, until), (other, other_until) = (feed(update) for feed in feeds_of)
+        assert until == other_until
+        assert_same(one, other)
+
+
+def test_learners_that_diverge_beside_training_stop_it():
+    diverging = ('training.feed="stream"', "training.stream_learners=8", SPLIT, "learner.learning_rate=1e30")
+    source = feeds.Streamed(experiment(*diverging), recorded("held_out"), chunk_steps=CHUNK)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        fit(source)
+
+
+def test_one_device_cannot_be_split(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    with pytest.raises(ValueError, match="needs two local devices"):
+        stream(*VALIDATED, SPLIT)
