@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from cl_imitate.interruption import InterruptedRunError, Notice, noticed
+
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "cl_imitate", "jax")
 _MAX_CPU_DEVICES = 8
 
@@ -22,6 +24,10 @@ class StageArguments:
     """The run's folder. Default: runs/<config name>."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Override one value, e.g. --set training.num_seeds=5. May be repeated."""
+    save_every_seconds: float = 300.0
+    """How often a stage under way saves what --resume goes on from (0: only when told to stop)."""
+    save_every_steps: int = 0
+    """The same, counted in steps of what is under way (0: not counted)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Run(StageArguments):
     """From random initialisation to a verdict: every stage in order."""
 
     resume: bool = False
-    """Start, or go on after the last finished stage."""
+    """Start, or go on from where the run in this folder was left, bit for bit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +99,16 @@ def main() -> None:
     except (ValueError, FileExistsError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except InterruptedRunError as interrupted:
+        print(f"{interrupted}", file=sys.stderr)
+        sys.exit(interrupted.exit_code)
+    except OSError as error:
+        print(
+            f"error: {error}. Usual cause: a full disk, or a folder without write permission. Mend it, then go on with "
+            "--resume.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -136,9 +152,14 @@ def _num_cores() -> int:
 
 
 def _run_stages(command: Run | OneStage) -> None:
+    with noticed() as notice:
+        _run_noticed(command, notice)
+
+
+def _run_noticed(command: Run | OneStage, notice: Notice) -> None:
     from cl_imitate import show, stages
 
-    run = _open(command)
+    run = _open(command, notice)
     with run.folder.lock():
         if isinstance(command, OneStage):
             name = type(command).__name__.lower()
@@ -151,7 +172,7 @@ def _run_stages(command: Run | OneStage) -> None:
                 run.folder.forget(name)
             stages.STAGE_FUNCTIONS[name](run)
             return
-        if not command.resume and run.folder.manifest["stages"]:
+        if not command.resume and (run.folder.manifest["stages"] or (run.path / "resume").exists()):
             raise ValueError(
                 f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir."
             )
@@ -159,8 +180,9 @@ def _run_stages(command: Run | OneStage) -> None:
     show.show(run.path)
 
 
-def _open(command: StageArguments):
+def _open(command: StageArguments, notice: Notice):
     from cl_imitate import load_config, stages
+    from cl_imitate.keeper import Schedule
 
     if command.config is not None:
         path = (
@@ -175,4 +197,8 @@ def _open(command: StageArguments):
         raise ValueError("give a config file, or --run-dir with the folder of a run")
     experiment = load_config.load(path, command.set)
     stages.check_runnable(experiment, origin)
-    return stages.open_stage_run(experiment, command.run_dir or pathlib.Path("runs", experiment.name), origin)
+    schedule = Schedule(
+        every_seconds=command.save_every_seconds, every_steps=command.save_every_steps, notice=notice
+    )
+    folder = command.run_dir or pathlib.Path("runs", experiment.name)
+    return stages.open_stage_run(experiment, folder, origin, schedule)

@@ -30,7 +30,8 @@ class Stored:
       held_out: [n, T] of learners that are not trained on.
       best: by fork, the best recorded learner's mean return over the last tenth of its history.
       train_devices: where training belongs; None: on all local devices.
-      steps_lived: env steps that are simulated for one feed. td_updates: learners' updates made so far.
+      steps_lived: env steps that are simulated for one feed.
+      spent: learners' updates by what they were made for (made again, they count once); td_updates: all of them.
     """
 
     def __init__(self, experiment: config.Experiment, recorded: History, held_out: History):
@@ -38,6 +39,7 @@ class Stored:
         self._training = experiment.training
         self.train_devices: sharding.Devices | None = None
         self.steps_lived = self.td_updates = 0
+        self.spent: dict[str, int] = {}
         self.best = best_levels(experiment, recorded)
         recorded, self.held_out = (
             contexts.thin(history, **contexts.thinning(experiment)) for history in (recorded, held_out)
@@ -47,9 +49,9 @@ class Stored:
             recorded = jax.tree.map(lambda x: x[:-num], recorded)
         self._recorded = jax.tree.map(jnp.asarray, recorded)
 
-    def feed(self, tick: Tick) -> train.Feed:
+    def feed(self, tick: Tick, name: str = "") -> train.Feed:
         """What `train.fit` reads from. `tick` is told of env steps as they are lived: there are none."""
-        del tick
+        del tick, name
         return lambda update: (self._recorded, self._training.num_updates)
 
 
@@ -63,7 +65,7 @@ class Streamed:
         num_validation = experiment.training.num_validation
         self._num_trained = self._population.num_learners - num_validation
         self.steps_lived = self._num_trained * experiment.recorded_steps
-        self.td_updates = 0
+        self.spent: dict[str, int] = {}
         self._devices: sharding.Devices | None = None
         self.train_devices: sharding.Devices | None = None
         if experiment.training.stream_devices == "split":
@@ -71,19 +73,23 @@ class Streamed:
         self.best: dict[int, float] = {}
         if held_out is None:
             last = np.arange(self._num_trained, self._population.num_learners)
-            self.held_out = self._live(self._population.members(last), lambda _: None)
+            self.held_out = self._live(self._population.members(last), lambda _: None, "held out")
         else:
             self.held_out = contexts.thin(held_out, **contexts.thinning(experiment))
 
-    def feed(self, tick: Tick) -> train.Feed:
-        """What `train.fit` reads from. `tick` is told of env steps as they are lived."""
+    @property
+    def td_updates(self) -> int:
+        return sum(self.spent.values())
+
+    def feed(self, tick: Tick, name: str = "") -> train.Feed:
+        """What `train.fit` reads from. `tick` is told of env steps as they are lived; `name` is what they are for."""
         training = self._experiment.training
         at_once = training.stream_learners
         num_epochs = self._num_trained // at_once
 
         def live(epoch: int) -> History:
             members = np.arange(epoch * at_once, (epoch + 1) * at_once)
-            return self._live(self._population.members(members), tick)
+            return self._live(self._population.members(members), tick, f"{name} {epoch}")
 
         started: dict[int, Future[History]] = {}
         beside = ThreadPoolExecutor(1, "simulate") if self._devices is not None else None
@@ -102,7 +108,7 @@ class Streamed:
 
         return of
 
-    def _live(self, some: Population, tick: Tick) -> History:
+    def _live(self, some: Population, tick: Tick, name: str) -> History:
         """Whole histories of newly born learners, thinned as training wants them."""
         parts = []
         for kept, history in simulate.advance(
@@ -118,7 +124,7 @@ class Streamed:
             parts.append(jax.tree.map(np.asarray, history))
             tick(history.action.size)
             if kept is not None:
-                self.td_updates += int(kept.clock.update) * some.num_learners
+                self.spent[name] = int(kept.clock.update) * some.num_learners
         whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *parts)
         for fork, level in best_levels(self._experiment, whole).items():
             self.best[fork] = float(np.fmax(level, self.best.get(fork, level)))

@@ -20,10 +20,10 @@ from cl_imitate import compiling
 
 STAGES = ("simulate", "gate", "train", "evaluate", "report")
 _ARTIFACTS = {
-    "simulate": ("histories", "checkpoints/learners"),
+    "simulate": ("histories", "checkpoints/learners", "resume/simulate"),
     "gate": (),  # a run folder of its own, which goes on where it stopped
-    "train": ("checkpoints/imitators", "losses.json"),
-    "evaluate": ("evaluation",),
+    "train": ("checkpoints/imitators", "losses.json", "resume/train"),
+    "evaluate": ("evaluation", "resume/evaluate"),
     "report": ("report", "verdict.json"),
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "tensorstore", "numpy")
@@ -58,6 +58,7 @@ class RunDir:
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
+            shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         _write_json(self.path / "manifest.json", manifest)
         if stage in ("simulate", "gate"):
             shutil.rmtree(self.path / "gate", ignore_errors=True)
@@ -81,13 +82,17 @@ class RunDir:
         finally:
             lock.release()
 
+    def keeper_path(self, stage: str) -> pathlib.Path:
+        """Where a stage under way keeps what it can go on from; gone when it is done."""
+        return self.path / "resume" / stage
+
     @contextmanager
-    def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Do a stage: what an unfinished attempt left is removed, and success is marked.
+    def stage(self, name: str, *, goes_on: bool = False) -> Iterator[dict[str, Any]]:
+        """Do a stage: what an unfinished attempt left is removed unless it `goes_on`, and success is marked.
 
         Yields a dict: what is put there is kept in the manifest beside the seconds.
         """
-        for artifact in _ARTIFACTS[name]:
+        for artifact in () if goes_on else _ARTIFACTS[name]:
             path = self.path / artifact
             if path.is_dir():
                 shutil.rmtree(path)
@@ -104,6 +109,7 @@ class RunDir:
             **facts,
         }
         _write_json(self.path / "manifest.json", manifest)
+        shutil.rmtree(self.keeper_path(name), ignore_errors=True)
 
     def note(self, **facts: Any) -> None:
         """Facts about the whole run, kept in the manifest."""

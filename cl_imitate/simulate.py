@@ -9,7 +9,7 @@ Everything that every learner does at the same time is nested structure, not a b
 
 import functools
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -267,14 +267,15 @@ def advance(
     chunk_steps: int,
     block_size: int,
     hold: bool = False,
-    keep_steps: Collection[int] = (),
+    keep_steps: Container[int] = (),
     devices: sharding.Devices | None = None,
 ) -> Iterator[tuple[Ensemble | None, History]]:
     """Live `num_steps` more steps, yielding the ensemble and the history [N, chunk] after every chunk.
 
     The next chunk is dispatched before a history is yielded, so the device computes it while the host writes.
     Dispatching consumes (donates) the ensemble; so it is yielded only at the last step and at `keep_steps`
-    (ages; there the device waits for the caller to come back), else None. The ensemble passed in is consumed.
+    (ages, asked for when a chunk that ends there was dispatched; there the device waits for the caller to come back),
+    else None. The ensemble passed in is consumed.
 
     `chunk_steps` must divide `num_steps` and the rest of the warm-up. Each device (default: all local ones) computes
     blocks of exactly `block_size` learners, one after the other (`Blocks`).

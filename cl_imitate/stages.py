@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shutil
 import sys
 from typing import Any
 
@@ -29,6 +30,7 @@ from cl_imitate.evaluation import frozen, protocols, results, rollouts, verdict
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.histories import contexts, store
 from cl_imitate.imitators.make import make_imitator
+from cl_imitate.keeper import Keeper, Schedule
 from cl_imitate.run_dir import RunDir, open_run
 from cl_imitate.types import History, Spec
 
@@ -40,6 +42,9 @@ class Run:
     written: config.Experiment  # as the file and the overrides say
     folder: RunDir
     origin: pathlib.Path
+    schedule: Schedule = dataclasses.field(
+        default_factory=Schedule
+    )  # when a stage saves what it can go on from
 
     @property
     def experiment(self) -> config.Experiment:
@@ -54,17 +59,26 @@ class Run:
         return self.folder.path
 
 
+def _keeper(run: Run, stage: str) -> Keeper:
+    return Keeper(run.folder.keeper_path(stage), run.schedule)
+
+
 def _with_block_size(experiment: config.Experiment, size: int) -> config.Experiment:
     simulation = dataclasses.replace(experiment.simulation, block_size=size)
     return dataclasses.replace(experiment, simulation=simulation)
 
 
-def open_stage_run(experiment: config.Experiment, path: pathlib.Path, origin: pathlib.Path) -> Run:
+def open_stage_run(
+    experiment: config.Experiment,
+    path: pathlib.Path,
+    origin: pathlib.Path,
+    schedule: Schedule | None = None,
+) -> Run:
     """The run of `experiment` in `path`, made or opened."""
     folder = open_run(
         path, fingerprint=load_config.fingerprint(experiment), config_text=load_config.dump(experiment)
     )
-    return Run(experiment, folder, origin)
+    return Run(experiment, folder, origin, schedule or Schedule())
 
 
 def chunk_steps(experiment: config.Experiment) -> int:
@@ -117,9 +131,11 @@ def simulate_stage(run: Run) -> None:
     """Record every population's whole history, and keep the snapshots that the protocols start from."""
     if run.experiment.simulation.block_size == "auto":
         _pick_block_size(run)
-    with run.folder.stage("simulate") as facts:
+    keeper = _keeper(run, "simulate")
+    with run.folder.stage("simulate", goes_on=not keeper.is_empty) as facts:
         updates = [
-            _simulate(run, name, num_steps) for name, num_steps in _recorded_steps(run.experiment).items()
+            _simulate(run, name, num_steps, keeper)
+            for name, num_steps in _recorded_steps(run.experiment).items()
         ]
         facts["td_updates"] = sum(updates)
 
@@ -141,45 +157,97 @@ def _recorded_steps(experiment: config.Experiment) -> dict[str, int]:
     return steps
 
 
-def _simulate(run: Run, name: str, num_steps: int) -> int:
-    experiment = run.experiment
-    population = populations.make(name, experiment)
-    writer = store.Writer(
-        run.path / "histories" / name,
-        fingerprint=run.folder.fingerprint,
-        spec=population.family.env.spec,
-        num_learners=population.num_learners,
-        num_steps=num_steps,
-        learner_key_data=np.asarray(jax.random.key_data(population.learner_keys)),
-    )
-    wanted = set(protocols.snapshot_steps(experiment, name))
-    ensemble = population.newborn()
-    chunk = chunk_steps(experiment)
-    if 0 in wanted:
-        _save_snapshot(run, name, 0, ensemble)
-    label = f"simulate {name.replace('_', ' ')}"
-    with progress.bar(label, population.num_learners * num_steps, "steps") as tick:
-        for step, (kept, history) in enumerate(
+def _simulate(run: Run, name: str, num_steps: int, keeper: Keeper) -> int:
+    """One population's whole lives. Returns the updates that its learners made."""
+    if done := keeper.finished(name):
+        return done[1]["td_updates"]
+    population = populations.make(name, run.experiment)
+    writer, ensemble = _begin_or_go_on(run, population, num_steps, keeper)
+    first, chunk = int(ensemble.clock.step), chunk_steps(run.experiment)
+    wanted = _Wanted(protocols.snapshot_steps(run.experiment, name), keeper, name)
+    with progress.bar(
+        f"simulate {name.replace('_', ' ')}", population.num_learners * (num_steps - first), "steps"
+    ) as tick:
+        for number, (kept, history) in enumerate(
             simulate.advance(
                 ensemble,
                 population.streams,
                 population.env_params,
                 population.rates,
                 **population.static,
-                num_steps=num_steps,
+                num_steps=num_steps - first,
                 chunk_steps=chunk,
                 keep_steps=wanted,
             ),
             start=1,
         ):
-            if kept is not None:
-                ensemble = kept
-                if step * chunk in wanted:
-                    _save_snapshot(run, name, step * chunk, ensemble)
             writer.append(jax.tree.map(np.asarray, history))
             tick(history.action.size)
+            if kept is None:
+                continue
+            ensemble, step = kept, first + number * chunk
+            if step in wanted.snapshots:
+                _save_snapshot(run, name, step, ensemble)
+            if step in wanted.due and step < num_steps:
+                _save_life(keeper, name, step, ensemble, writer)
     writer.close()
-    return int(ensemble.clock.update) * population.num_learners
+    updates = int(ensemble.clock.update) * population.num_learners
+    keeper.finish(name, {}, {"td_updates": updates})
+    return updates
+
+
+class _Wanted:
+    """The steps at which the ensemble is wanted whole: for a snapshot, or because a save is due just then."""
+
+    def __init__(self, snapshots: tuple[int, ...], keeper: Keeper, part: str):
+        self.snapshots, self.due = set(snapshots), set()
+        self._asks = keeper.steps(part)
+
+    def __contains__(self, step: object) -> bool:
+        if step in self._asks:
+            self.due.add(step)
+        return step in self.snapshots or step in self.due
+
+
+def _begin_or_go_on(
+    run: Run, population: populations.Population, num_steps: int, keeper: Keeper
+) -> tuple[store.Writer, simulate.Ensemble]:
+    spec, name = population.family.env.spec, population.name
+    row_bytes = store.row_dtype(spec).itemsize
+
+    def like(facts):
+        rows = np.empty((population.num_learners, facts["waiting"] + 1, row_bytes), np.uint8)
+        return {"ensemble": population.abstract(), "rows": rows}
+
+    saved, go_on = keeper.load(name, like), None
+    if saved is None:
+        for left in (run.path / "histories" / name, _snapshot_path(run, name, 0).parent):
+            shutil.rmtree(left, ignore_errors=True)
+        ensemble = population.newborn()
+        if 0 in protocols.snapshot_steps(run.experiment, name):
+            _save_snapshot(run, name, 0, ensemble)
+    else:
+        ensemble = saved.tree["ensemble"]
+        go_on = saved.facts["written"], saved.tree["rows"][:, : saved.facts["waiting"]]
+    writer = store.Writer(
+        run.path / "histories" / name,
+        fingerprint=run.folder.fingerprint,
+        spec=spec,
+        num_learners=population.num_learners,
+        num_steps=num_steps,
+        learner_key_data=np.asarray(jax.random.key_data(population.learner_keys)),
+        go_on=go_on,
+    )
+    return writer, ensemble
+
+
+def _save_life(
+    keeper: Keeper, name: str, step: int, ensemble: simulate.Ensemble, writer: store.Writer
+) -> None:
+    written, rows = writer.position
+    facts = {"written": written, "waiting": rows.shape[1]}
+    rows = np.pad(rows, ((0, 0), (0, 1), (0, 0)))  # never of no size
+    keeper.save(name, step, {"ensemble": ensemble, "rows": rows}, facts)
 
 
 def _snapshot_path(run: Run, name: str, step: int) -> pathlib.Path:
@@ -187,7 +255,9 @@ def _snapshot_path(run: Run, name: str, step: int) -> pathlib.Path:
 
 
 def _save_snapshot(run: Run, name: str, step: int, ensemble: simulate.Ensemble) -> None:
-    checkpoint.save(_snapshot_path(run, name, step), ensemble)
+    path = _snapshot_path(run, name, step)
+    shutil.rmtree(path, ignore_errors=True)  # a run that goes on comes by again
+    checkpoint.save(path, ensemble)
 
 
 def _load_snapshot(run: Run, population: populations.Population, step: int) -> simulate.Ensemble:
@@ -219,7 +289,7 @@ def gate_stage(run: Run) -> None:
 
 def _gate_run(run: Run) -> Run:
     experiment, origin = _gate_experiment(run.experiment, run.origin)
-    return open_stage_run(experiment, run.path / "gate", origin)
+    return open_stage_run(experiment, run.path / "gate", origin, run.schedule)
 
 
 def _gate_experiment(
@@ -264,12 +334,13 @@ def train_stage(run: Run) -> None:
     run.folder.require("simulate")
     experiment = run.experiment
     spec = populations.make("recorded", experiment).family.env.spec
-    with run.folder.stage("train") as facts:
+    keeper = _keeper(run, "train")
+    with run.folder.stage("train", goes_on=not keeper.is_empty) as facts:
         source = _source(run, spec)
-        curves, trained = [], {}
+        curves: list[dict] = []
+        trained = {}
         for context_steps in _contexts(experiment):
-            params, rows = _train_context(run, spec, context_steps, source)
-            checkpoint.save(_imitator_path(run, context_steps), params)
+            params, rows = _train_context(run, spec, context_steps, source, keeper)
             trained[context_steps] = _by_fork(experiment, spec, context_steps, params)
             curves += rows
         run.folder.write_json("losses.json", curves)
@@ -294,24 +365,31 @@ def _imitator_path(run: Run, context_steps: int) -> pathlib.Path:
 
 
 def _train_context(
-    run: Run, spec: Spec, context_steps: int, source: feeds.Stored | feeds.Streamed
+    run: Run, spec: Spec, context_steps: int, source: feeds.Stored | feeds.Streamed, keeper: Keeper
 ) -> tuple[Any, list[dict]]:
-    experiment, training = run.experiment, run.experiment.training
+    """The chosen parameters [forks * seeds, ...] of one context length, and the curves of their losses."""
+    experiment, training, part = run.experiment, run.experiment.training, f"context_{context_steps}"
     imitator = make_imitator(experiment.imitator, spec, context_steps=context_steps)
     imitator_keys, forks = _imitator_keys(experiment)
+    like = jax.eval_shape(jax.vmap(imitator.init), imitator_keys)
+    if done := keeper.finished(part):
+        _restore(source, done[1])
+        return checkpoint.load(_imitator_path(run, context_steps), like), done[1]["curves"]
     price = cost.of(experiment.imitator, spec, context_steps=context_steps)
     print(f"{len(forks)} imitators of context {context_steps}: {price} each", file=sys.stderr)
-    state = train.init_train_state(imitator_keys, imitator=imitator, training=training)
     held_out_key = keys.stream(keys.root(experiment.seed), keys.Stream.BATCH)
     tokens = len(forks) * training.batch_size * context_steps
-    updates, train_losses, held_out_losses = [], [], []
-    work = training.num_updates * tokens + source.steps_lived
+    state, losses = _begin_or_go_on_training(
+        train.init_train_state(imitator_keys, imitator=imitator, training=training), source, keeper, part
+    )
+    left = 1.0 - int(state.update) / training.num_updates
+    work = round(left * (training.num_updates * tokens + source.steps_lived))
     with progress.bar(f"train context {context_steps}", work, "steps") as tick:
         for state, measured in train.fit(
             state,
             imitator_keys,
             forks,
-            source.feed(tick),
+            source.feed(tick, part),
             source.held_out,
             held_out_key,
             imitator=imitator,
@@ -319,9 +397,7 @@ def _train_context(
             context_steps=context_steps,
             devices=source.train_devices,
         ):
-            updates.append(measured.update)
-            train_losses.append(measured.train_loss)
-            held_out_losses.append(measured.held_out_loss)
+            losses.add(measured)
             run.folder.log(
                 stage="train",
                 context_steps=context_steps,
@@ -330,22 +406,81 @@ def _train_context(
                 held_out_loss=float(measured.held_out_loss.mean()),
             )
             tick(measured.train_loss.shape[1] * tokens)
-    losses = np.concatenate(train_losses, axis=1)
-    held = np.stack(held_out_losses, axis=1)
-    rows = []
-    for index, fork in enumerate(sorted(experiment.evaluation.fork_steps)):
-        seeds = slice(index * training.num_seeds, (index + 1) * training.num_seeds)
-        rows.append(
+            if measured.update < training.num_updates and keeper.is_due(part, measured.update):
+                facts = {"updates": losses.updates, **_told(source)}
+                keeper.save(part, measured.update, {"state": state, "losses": losses.arrays}, facts)
+    params = train.chosen_params(state, training)
+    shutil.rmtree(_imitator_path(run, context_steps), ignore_errors=True)
+    checkpoint.save(_imitator_path(run, context_steps), params)
+    curves = losses.curves(experiment, context_steps)
+    keeper.finish(part, {}, {"curves": curves, **_told(source)})
+    return params, curves
+
+
+class _Losses:
+    """Of M imitators, as they are measured."""
+
+    def __init__(self, updates: list[int], train_losses: np.ndarray, held_out: np.ndarray):
+        """`train_losses`: [M, updates so far]. `held_out`: [M, len(updates)], measured after these updates."""
+        self.updates, self._train, self._held_out = list(updates), [train_losses], [held_out]
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: np.concatenate(parts, axis=1) for name, parts in self._parts.items()}
+
+    @property
+    def _parts(self) -> dict[str, list[np.ndarray]]:
+        return {"train": self._train, "held_out": self._held_out}
+
+    def add(self, measured: train.Progress) -> None:
+        self.updates.append(measured.update)
+        self._train.append(measured.train_loss)
+        self._held_out.append(measured.held_out_loss[:, None])
+
+    def curves(self, experiment: config.Experiment, context_steps: int) -> list[dict]:
+        """One for each fork: what losses.json holds."""
+        losses, held, num_seeds = self.arrays["train"], self.arrays["held_out"], experiment.training.num_seeds
+        return [
             {
                 "context_steps": context_steps,
                 "fork_step": fork,
                 "updates": list(range(1, losses.shape[1] + 1)),
-                "train_loss": np.round(losses[seeds], 5).tolist(),
-                "held_out_update": updates,
-                "held_out_loss": np.round(held[seeds], 5).tolist(),
+                "train_loss": np.round(losses[index * num_seeds :][:num_seeds], 5).tolist(),
+                "held_out_update": self.updates,
+                "held_out_loss": np.round(held[index * num_seeds :][:num_seeds], 5).tolist(),
             }
-        )
-    return train.chosen_params(state, training), rows
+            for index, fork in enumerate(sorted(experiment.evaluation.fork_steps))
+        ]
+
+
+def _begin_or_go_on_training(
+    newborn: train.TrainState, source: feeds.Stored | feeds.Streamed, keeper: Keeper, part: str
+) -> tuple[train.TrainState, _Losses]:
+    num = newborn.best_loss.shape[0]
+
+    def like(facts):
+        updates = facts["updates"]
+        shapes = {"train": (num, updates[-1]), "held_out": (num, len(updates))}
+        losses = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+        return {"state": newborn, "losses": losses}
+
+    saved = keeper.load(part, like)
+    if saved is None:
+        return newborn, _Losses([], np.zeros((num, 0), np.float32), np.zeros((num, 0), np.float32))
+    _restore(source, saved.facts)
+    losses = saved.tree["losses"]
+    return saved.tree["state"], _Losses(saved.facts["updates"], losses["train"], losses["held_out"])
+
+
+def _told(source: feeds.Stored | feeds.Streamed) -> dict[str, Any]:
+    """What a source has found out so far."""
+    return {"best": {str(fork): level for fork, level in source.best.items()}, "spent": dict(source.spent)}
+
+
+def _restore(source: feeds.Stored | feeds.Streamed, told: dict[str, Any]) -> None:
+    for fork, level in ((int(fork), level) for fork, level in told["best"].items()):
+        source.best[fork] = float(np.fmax(level, source.best[fork])) if fork in source.best else level
+    source.spent.update(told["spent"])
 
 
 # ---- evaluate
@@ -380,7 +515,8 @@ def evaluate_stage(run: Run) -> None:
     run.folder.require("train")
     experiment = run.experiment
     count = rollouts.Count()
-    with run.folder.stage("evaluate") as facts:
+    keeper = _keeper(run, "evaluate")
+    with run.folder.stage("evaluate", goes_on=not keeper.is_empty) as facts:
         sources = {name: populations.make(name, experiment) for name in _recorded_steps(experiment)}
         spec = sources["held_out"].family.env.spec
         past = {name: _load_history(run, name, spec) for name in sources if name != "recorded"}
@@ -419,7 +555,7 @@ def evaluate_stage(run: Run) -> None:
                 best_history=best[protocol.fork_step],
                 past_step=functools.partial(contexts.thinned_step, **contexts.thinning(experiment)),
             )
-            cells += _run_cells(run, scene, imitators, count)
+            cells += _run_cells(run, scene, imitators, count, keeper)
         after = {name: " and ".join(sorted(count.acted.get(name, {"never acted"}))) for name in before}
         results.save_cells(run.path / "evaluation" / "cells.npz", cells, fingerprint=run.folder.fingerprint)
         facts["frozen"] = {"sha256_before": before, "sha256_after": after}
@@ -435,7 +571,9 @@ def _digests(imitators: dict[int, dict[int, Frozen]]) -> dict[str, str]:
     }
 
 
-def _run_cells(run: Run, scene: rollouts.Scene, imitators: dict, count: rollouts.Count) -> list[results.Cell]:
+def _run_cells(
+    run: Run, scene: rollouts.Scene, imitators: dict, count: rollouts.Count, keeper: Keeper
+) -> list[results.Cell]:
     protocol, experiment = scene.protocol, run.experiment
     last_fork = experiment.recorded_steps
     source_snapshot = None
@@ -446,7 +584,8 @@ def _run_cells(run: Run, scene: rollouts.Scene, imitators: dict, count: rollouts
     streams = arms * seeds * len(imitators) + protocol.goes_on + protocol.transplant
     total = num * (streams * protocol.horizon_steps + protocol.now_steps)
     with progress.bar(f"evaluate {protocol.label}", total, "steps") as tick:
-        learners = rollouts.learner_arms(scene, source_snapshot, count=count, tick=tick)
+        spent = {"count": count, "tick": tick, "keeper": keeper}
+        learners = rollouts.learner_arms(scene, source_snapshot, **spent)
         cells = []
         for by_fork in imitators.values():
             cells += rollouts.run_protocol(
@@ -454,8 +593,7 @@ def _run_cells(run: Run, scene: rollouts.Scene, imitators: dict, count: rollouts
                 learners,
                 by_fork[protocol.fork_step],
                 source_step=last_fork,
-                count=count,
-                tick=tick,
+                **spent,
             )
     return cells
 

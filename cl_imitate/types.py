@@ -9,9 +9,11 @@ Step counts are the learner's age: row 0 is the first step after random initiali
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 
@@ -110,6 +112,18 @@ class History:
     terminated: jax.Array  # bool [N, T]
     truncated: jax.Array  # bool [N, T]
     explored: jax.Array  # bool [N, T]: the epsilon coin came up "explore"
+
+
+def empty_history(spec: "Spec", shape: tuple[int, int]) -> History:
+    """Room for a history [N, T] on the host."""
+    flags = {name: np.zeros(shape, bool) for name in ("terminated", "truncated", "explored")}
+    fields: dict[str, Any] = {
+        "obs": np.zeros((*shape, *spec.observation.shape), np.uint8),
+        "action": np.zeros(shape, np.uint8),
+        "reward": np.zeros(shape, spec.reward_dtype),
+        **flags,
+    }
+    return History(**fields)
 
 
 @struct.dataclass(kw_only=True)

@@ -150,10 +150,11 @@ def test_a_cell_s_ceiling_is_for_the_epsilon_at_the_end_of_its_span():
 
 
 def test_a_held_learner_acts_at_the_fork_s_epsilon():
-    kept: list[History] = []
     one = scene(dataclasses.replace(SPAN, horizon_steps=512, now_steps=512), block_steps=16)
-    rollouts.learner_arm(one, num_steps=512, hold=True, keep=kept, count=rollouts.Count(), tick=nothing)
-    share = np.concatenate([part.explored for part in kept], axis=1).mean()
+    arm = rollouts.learner_arm(
+        one, "held", num_steps=512, hold=True, keeps_history=True, count=rollouts.Count(), tick=nothing
+    )
+    share = arm.history.explored.mean()
     assert 0.25 < share < 0.35  # 0.3 at the fork; going on, it would fall to 0.1
 
 

@@ -44,6 +44,21 @@ class BlockReturns:
             self._step += 1
 
     @property
+    def state(self) -> dict[str, np.ndarray]:
+        """All that a later process needs to go on."""
+        return {
+            "running": self._running,
+            "sums": self._sums,
+            "counts": self._counts,
+            "step": np.array(self._step),
+        }
+
+    @state.setter
+    def state(self, state: dict[str, np.ndarray]) -> None:
+        self._running, self._sums, self._counts = state["running"], state["sums"], state["counts"]
+        self._step = int(state["step"])
+
+    @property
     def mean(self) -> np.ndarray:
         """float32 [*lead, K]: mean return of the episodes that ended in each block, NaN where none did."""
         with np.errstate(invalid="ignore"):

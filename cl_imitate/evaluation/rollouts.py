@@ -6,7 +6,8 @@ environment's randomness from the same keys.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Container
 from typing import Any
 
 import jax
@@ -22,9 +23,10 @@ from cl_imitate.evaluation.protocols import Protocol
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.evaluation.returns import BlockReturns
 from cl_imitate.histories import contexts
+from cl_imitate.keeper import Keeper
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.populations import Population
-from cl_imitate.types import History, age_bucket
+from cl_imitate.types import History, age_bucket, empty_history
 
 Tick = Callable[[int], None]
 """Told how many steps (summed over streams) have just been done."""
@@ -99,65 +101,177 @@ def _again(shared_keys: jax.Array) -> jax.Array:
     return jax.random.clone(shared_keys)
 
 
+def part_name(*words: object) -> str:
+    """What a keeper calls an arm: words that make a folder's name."""
+    return re.sub(r"[^\w.+-]+", "_", " ".join(map(str, words)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LearnerArm:
+    """What a learner did."""
+
+    returns: np.ndarray  # mean returns [1, n, K] over the cell's whole horizon, NaN past the arm's own steps
+    visits: np.ndarray  # int [n, V]
+    history: History | None  # [n, its steps], if it was to be kept
+
+
 def learner_arm(
     scene: Scene,
+    name: str,
     *,
     num_steps: int,
     count: Count,
     tick: Tick,
+    keeper: Keeper | None = None,
     hold: bool = False,
     epsilon: float | None = None,
     snapshot: simulate.Ensemble | None = None,
-    keep: list[History] | None = None,
-    visits: np.ndarray | None = None,
-) -> np.ndarray:
+    keeps_history: bool = False,
+) -> LearnerArm:
     """One of the learner's arms: weights changing, or held with `hold`, at its own epsilon or a given one.
 
-    Returns mean returns [1, n, K] over the cell's whole horizon, NaN past `num_steps`. The arm's history is
-    appended to `keep` chunk by chunk, if given (it can be millions of steps); its visits are added to `visits`
-    [n, V], if given.
+    `name` is what the keeper calls it. A history can be millions of steps: think before keeping it.
     """
-    population, protocol = scene.population, scene.protocol
-    ensemble = _copy(scene.snapshot if snapshot is None else snapshot)
-    ensemble = simulate.begin_episode(
-        ensemble,
-        _again(scene.reset_keys),
+    population, part = scene.population, part_name(scene.protocol.label, name)
+    if keeper is not None and (done := keeper.finished(part)):
+        arrays, facts = done
+        count.td_updates += facts["td_updates"]
+        tick(population.num_learners * num_steps)
+        fields: dict[str, Any] = {
+            key.removeprefix("history."): value for key, value in arrays.items() if "history." in key
+        }
+        history = History(**fields) if keeps_history else None
+        return LearnerArm(returns=arrays["returns"], visits=arrays["visits"], history=history)
+    start = scene.snapshot if snapshot is None else snapshot
+    life = _Life.begin(scene, start, num_steps, keeps_history)
+    if keeper is not None:
+        life.go_on(keeper, part)
+    tick(population.num_learners * life.lived)
+    for kept, history in simulate.advance(
+        life.ensemble,
+        population.streams.replace(env=scene.env_keys),
         population.env_params,
-        env=population.family.env,
-        dqn=population.dqn,
-    )
-    rates = population.rates
+        _rates(scene, start, hold=hold, epsilon=epsilon),
+        **population.static,
+        num_steps=num_steps - life.lived,
+        chunk_steps=scene.chunk_steps,
+        keep_steps=life.wanted(keeper, part),
+        hold=hold,
+    ):
+        life.add(kept, jax.tree.map(np.asarray, history))
+        tick(history.action.size)
+        if kept is not None and keeper is not None and life.lived < num_steps:
+            keeper.save(part, life.lived, life.tree, life.facts)
+    td_updates = (int(life.ensemble.clock.update) - int(start.clock.update)) * population.num_learners
+    count.td_updates += td_updates
+    arm = life.arm(scene.protocol.horizon_steps // scene.block_steps)
+    if keeper is not None:
+        fields = {} if arm.history is None else vars(arm.history)
+        arrays = {f"history.{key}": np.asarray(value) for key, value in fields.items()}
+        keeper.finish(
+            part, {"returns": arm.returns, "visits": arm.visits, **arrays}, {"td_updates": td_updates}
+        )
+    return arm
+
+
+def _rates(
+    scene: Scene, start: simulate.Ensemble, *, hold: bool, epsilon: float | None
+) -> dqn_lib.DQNHyperparams:
+    rates = scene.population.rates
     if hold:
-        learning_step = jnp.maximum(ensemble.clock.step - population.learner.learning_starts_steps, 0)
+        learning_step = jnp.maximum(start.clock.step - scene.population.learner.learning_starts_steps, 0)
         rates = dqn_lib.hold_epsilon(rates, learning_step)
     if epsilon is not None:
         constant = jnp.full_like(rates.epsilon_start, epsilon)
         rates = rates.replace(epsilon_start=constant, epsilon_end=constant)
-    first_update = int(ensemble.clock.update)
-    num_blocks = protocol.horizon_steps // scene.block_steps
-    blocks = BlockReturns((population.num_learners,), num_steps, scene.block_steps)
-    for kept, history in simulate.advance(
-        ensemble,
-        scene.population.streams.replace(env=scene.env_keys),
-        population.env_params,
-        rates,
-        **population.static,
-        num_steps=num_steps,
-        chunk_steps=scene.chunk_steps,
-        hold=hold,
-    ):
-        ensemble = ensemble if kept is None else kept
-        history = jax.tree.map(np.asarray, history)
-        blocks.add(history.reward, history.terminated | history.truncated)
-        if keep is not None:
-            keep.append(history)
-        if visits is not None:
-            visits += summary.visits_of(population.family.env.spec, history.obs, history.action)
-        tick(history.action.size)
-    count.td_updates += (int(ensemble.clock.update) - first_update) * population.num_learners
-    returns = np.full((1, population.num_learners, num_blocks), np.nan, np.float32)
-    returns[0, :, : blocks.mean.shape[-1]] = blocks.mean
-    return returns
+    return rates
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class _Life:
+    """A learner's arm under way."""
+
+    scene: Scene
+    ensemble: simulate.Ensemble
+    blocks: BlockReturns
+    visits: np.ndarray
+    histories: list[History] | None
+    first_step: int
+    lived: int = 0
+
+    @classmethod
+    def begin(cls, scene: Scene, start: simulate.Ensemble, num_steps: int, keeps_history: bool) -> "_Life":
+        population, spec = scene.population, scene.population.family.env.spec
+        ensemble = simulate.begin_episode(
+            _copy(start),
+            _again(scene.reset_keys),
+            population.env_params,
+            env=population.family.env,
+            dqn=population.dqn,
+        )
+        return cls(
+            scene=scene,
+            ensemble=ensemble,
+            blocks=BlockReturns((population.num_learners,), num_steps, scene.block_steps),
+            visits=np.zeros((population.num_learners, summary.num_places(spec)), np.int64),
+            histories=[] if keeps_history else None,
+            first_step=int(ensemble.clock.step),
+        )
+
+    def wanted(self, keeper: Keeper | None, part: str) -> Container[int]:
+        """Ages at which the ensemble is wanted whole: when the keeper wants it."""
+        return () if keeper is None else keeper.steps(part, from_step=self.first_step)
+
+    def add(self, kept: simulate.Ensemble | None, history: History) -> None:
+        self.ensemble = self.ensemble if kept is None else kept
+        self.lived += history.action.shape[1]
+        self.blocks.add(np.asarray(history.reward), np.asarray(history.terminated | history.truncated))
+        self.visits += summary.visits_of(
+            self.scene.population.family.env.spec,
+            history.obs,
+            history.action,  # pyright: ignore
+        )
+        if self.histories is not None:
+            self.histories.append(history)
+
+    @property
+    def history(self) -> History | None:
+        return (
+            jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *self.histories) if self.histories else None
+        )
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        return {
+            "ensemble": self.ensemble,
+            "blocks": self.blocks.state,
+            "visits": self.visits,
+            "history": self.history if self.histories else {},
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"lived": self.lived}
+
+    def go_on(self, keeper: Keeper, part: str) -> None:
+        """From what the keeper has, if it has something."""
+
+        def like(facts):
+            shape = (self.scene.population.num_learners, facts["lived"])
+            spec = self.scene.population.family.env.spec
+            return {**self.tree, "history": {} if self.histories is None else empty_history(spec, shape)}
+
+        if (saved := keeper.load(part, like)) is None:
+            return
+        self.ensemble, self.lived = saved.tree["ensemble"], saved.facts["lived"]
+        self.blocks.state, self.visits = saved.tree["blocks"], saved.tree["visits"]
+        self.histories = None if self.histories is None else [saved.tree["history"]]
+
+    def arm(self, num_blocks: int) -> LearnerArm:
+        mean = self.blocks.mean
+        returns = np.full((1, len(mean), num_blocks), np.nan, np.float32)
+        returns[0, :, : mean.shape[-1]] = mean
+        return LearnerArm(returns=returns, visits=self.visits, history=self.history)
 
 
 def transplanted(scene: Scene, source_snapshot: simulate.Ensemble) -> simulate.Ensemble:
@@ -241,6 +355,23 @@ class ImitatorArms:
     ]  # [S, n, K]: nats an action, of the held learner's; empty if not judged
     visits: dict[str, np.ndarray]  # int [S, n, V]
 
+    @property
+    def flat(self) -> dict[str, np.ndarray]:
+        """Every array by "<what>.<way>"."""
+        return {
+            f"{field.name}.{way}": values
+            for field in dataclasses.fields(self)
+            for way, values in getattr(self, field.name).items()
+        }
+
+    @classmethod
+    def from_flat(cls, arrays: dict[str, np.ndarray]) -> "ImitatorArms":
+        groups: dict[str, dict[str, np.ndarray]] = {field.name: {} for field in dataclasses.fields(cls)}
+        for key, values in arrays.items():
+            what, way = key.split(".")
+            groups[what][way] = values
+        return cls(**groups)
+
 
 @functools.cache
 def _judge(dqn: dqn_lib.DQN) -> closed_loop.Judge:
@@ -270,10 +401,18 @@ def imitator_arms(
     judged: bool = False,
     count: Count,
     tick: Tick,
+    keeper: Keeper | None = None,
 ) -> ImitatorArms:
     """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held."""
     protocol, population, env = scene.protocol, scene.population, scene.population.family.env
-    num = population.num_learners
+    num, name = population.num_learners, frozen_name(frozen.context_steps, protocol.fork_step)
+    part = part_name(protocol.label, "context", frozen.context_steps, "prompted at", prompt_step, *ways)
+    if keeper is not None and (done := keeper.finished(part)):
+        arrays, facts = done
+        count.imitator_steps += facts["imitator_steps"]
+        count.acted.setdefault(name, set()).add(facts["acted"])
+        tick(facts["imitator_steps"])
+        return ImitatorArms.from_flat(arrays)
     members = _members(frozen, ways)
     env_state, obs = jax.vmap(env.reset)(
         _again(scene.reset_keys), population.env_params, scene.snapshot.env_state
@@ -301,8 +440,13 @@ def imitator_arms(
     age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
     age = sharding.place(age, mesh, sharding.WHOLE)
     learners = sharding.place(_judges(scene) if judged else (), mesh, sharding.SPLIT)
-    waiting = None
-    for _ in range(-(-num_steps // frozen.imitator.block_steps)):
+    first, waiting = 0, None
+    a_block = act_keys.size * frozen.imitator.block_steps
+    if keeper is not None and (saved := keeper.load(part, lambda _: rollout)):
+        rollout, first = closed_loop.place(saved.tree, mesh), saved.facts["blocks"]
+        tick(first * a_block)
+    num_blocks = -(-num_steps // frozen.imitator.block_steps)
+    for block in range(first, num_blocks):
         rollout, record = closed_loop.run_block(
             rollout,
             members,
@@ -320,20 +464,27 @@ def imitator_arms(
         if waiting is not None:  # the device is one block ahead of the host
             jax.block_until_ready(waiting.done)
         waiting = record
-        count.imitator_steps += record.action.size
-        tick(record.action.size)
+        tick(a_block)
+        steps = (block + 1) * frozen.imitator.block_steps
+        if keeper is not None and block + 1 < num_blocks and keeper.is_due(part, steps):
+            keeper.save(part, steps, rollout, {"blocks": block + 1})
+    imitator_steps = num_blocks * a_block
+    count.imitator_steps += imitator_steps
     after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))
-    count.acted.setdefault(frozen_name(frozen.context_steps, protocol.fork_step), set()).add(after)
+    count.acted.setdefault(name, set()).add(after)
 
     def by_way(values: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(ways, values.reshape(len(ways), frozen.num_seeds, num, -1), strict=True))
 
     found = rollout.summary
-    return ImitatorArms(
+    arms = ImitatorArms(
         returns=by_way(summary.block_means(found)),
         cross_entropy=by_way(np.asarray(found.cross_entropy) / scene.block_steps) if judged else {},
         visits=by_way(np.asarray(found.visits)),
     )
+    if keeper is not None:
+        keeper.finish(part, arms.flat, {"imitator_steps": imitator_steps, "acted": after})
+    return arms
 
 
 def levels(
@@ -407,34 +558,45 @@ class LearnerArms:
 
 
 def learner_arms(
-    scene: Scene, source_snapshot: simulate.Ensemble | None, *, count: Count, tick: Tick
+    scene: Scene,
+    source_snapshot: simulate.Ensemble | None,
+    *,
+    count: Count,
+    tick: Tick,
+    keeper: Keeper | None = None,
 ) -> LearnerArms:
     """All arms in which a learner acts."""
     protocol = scene.protocol
-    spent = {"count": count, "tick": tick}
-    kept: list[History] = []
-    returns = {
-        "learner_held": learner_arm(scene, num_steps=protocol.now_steps, hold=True, keep=kept, **spent)
-    }
-    places = summary.num_places(scene.population.family.env.spec)
-    visits = np.zeros((scene.population.num_learners, places), np.int64)
+    spent = {"count": count, "tick": tick, "keeper": keeper}
+    held = learner_arm(
+        scene, "learner_held", num_steps=protocol.now_steps, hold=True, keeps_history=True, **spent
+    )
+    returns, visits = {"learner_held": held.returns}, np.zeros_like(held.visits)
     if protocol.goes_on:
-        returns["learner"] = learner_arm(scene, num_steps=protocol.horizon_steps, visits=visits, **spent)
+        arm = learner_arm(scene, "learner", num_steps=protocol.horizon_steps, **spent)
+        returns["learner"], visits = arm.returns, arm.visits
     if protocol.transplant and source_snapshot is not None:
         snapshot = transplanted(scene, source_snapshot)
         returns["learner_transplanted"] = learner_arm(
-            scene, num_steps=protocol.horizon_steps, snapshot=snapshot, **spent
-        )
-    held_history = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *kept)
+            scene, "learner_transplanted", num_steps=protocol.horizon_steps, snapshot=snapshot, **spent
+        ).returns
     family, random_level = scene.population.family, None
     if family.exact_return is None and family.random_return is None:
-        blocks = learner_arm(scene, num_steps=protocol.now_steps, hold=True, epsilon=1.0, **spent)[0]
-        random_level = np.nanmean(blocks, axis=-1)
-    return LearnerArms(returns=returns, visits=visits, held_history=held_history, random_level=random_level)
+        arm = learner_arm(scene, "random", num_steps=protocol.now_steps, hold=True, epsilon=1.0, **spent)
+        random_level = np.nanmean(arm.returns[0], axis=-1)
+    assert held.history is not None
+    return LearnerArms(returns=returns, visits=visits, held_history=held.history, random_level=random_level)
 
 
 def run_protocol(
-    scene: Scene, learners: LearnerArms, frozen: Frozen, *, source_step: int, count: Count, tick: Tick
+    scene: Scene,
+    learners: LearnerArms,
+    frozen: Frozen,
+    *,
+    source_step: int,
+    count: Count,
+    tick: Tick,
+    keeper: Keeper | None = None,
 ) -> list[Cell]:
     """The cells of one protocol for the imitators of one context length.
 
@@ -443,7 +605,7 @@ def run_protocol(
     protocol = scene.protocol
     ways = ("imitator", "imitator_argmax")
     ways += ("imitator_wiped",) * protocol.wiped + ("imitator_masked",) * protocol.masked
-    spent = {"count": count, "tick": tick}
+    spent = {"count": count, "tick": tick, "keeper": keeper}
     arms = imitator_arms(
         scene,
         frozen,

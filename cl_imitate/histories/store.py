@@ -101,18 +101,23 @@ class Writer:
         num_learners: int,
         num_steps: int,
         learner_key_data: np.ndarray,
+        go_on: tuple[int, np.ndarray] | None = None,
     ):
-        """Raises FileExistsError where there is a store already: it is never overwritten."""
-        if path.exists():
-            raise FileExistsError(f"{path} exists and is not overwritten. Use another --run-dir.")
-        path.mkdir(parents=True)
+        """`go_on`: what `position` was when this store was left; whatever was written after it is written again.
+
+        Raises FileExistsError where there is a store already, unless it is gone on with: it is never overwritten.
+        """
+        if go_on is None:
+            if path.exists():
+                raise FileExistsError(f"{path} exists and is not overwritten. Use another --run-dir.")
+            path.mkdir(parents=True)
         self._path = path
         self._dtype = row_dtype(spec)
-        self._array = _open(path, num_learners, num_steps, self._dtype.itemsize, create=True)
+        self._array = _open(path, num_learners, num_steps, self._dtype.itemsize, create=go_on is None)
         self._shard_steps = min(_SHARD_STEPS, num_steps)
         self._num_steps = num_steps
-        self._waiting: list[np.ndarray] = []
-        self._written = 0
+        self._written, waiting = go_on or (0, np.empty((num_learners, 0, self._dtype.itemsize), np.uint8))
+        self._waiting: list[np.ndarray] = [waiting]
         self._manifest = {
             "schema": _SCHEMA,
             "fingerprint": fingerprint,
@@ -123,6 +128,11 @@ class Writer:
             "learner_key_data": np.asarray(learner_key_data).tolist(),
         }
         self._write_manifest(shards={})
+
+    @property
+    def position(self) -> tuple[int, np.ndarray]:
+        """How many steps are written, and the rows uint8 [N, T, row bytes] that wait for the rest of their shard."""
+        return self._written, np.concatenate(self._waiting, axis=1)
 
     def append(self, history: History) -> None:
         """The next steps of all learners, [N, any number of steps]."""
@@ -149,15 +159,13 @@ class Writer:
         self._write_manifest(shards=shards)
 
     def _flush(self, *, whole_shards: bool) -> None:
-        if not self._waiting:
-            return
         rows = np.concatenate(self._waiting, axis=1)
         count = rows.shape[1] // self._shard_steps * self._shard_steps if whole_shards else rows.shape[1]
         if count:
             self._array[:, self._written : self._written + count].write(rows[:, :count]).result()
             self._written += count
             self._write_manifest(shards={})
-        self._waiting = [rows[:, count:]] if count < rows.shape[1] else []
+        self._waiting = [rows[:, count:]]
 
     def _write_manifest(self, *, shards: dict) -> None:
         text = json.dumps({**self._manifest, "committed_steps": self._written, "shards": shards}, indent=1)

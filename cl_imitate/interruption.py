@@ -1,0 +1,45 @@
+"""A notice that the process is to end (SIGTERM, as preemptible machines send it, or Ctrl-C): save first, then go."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class InterruptedRunError(Exception):
+    """The state is saved, and the process should end."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command with --resume goes on")
+        self.exit_code = 128 + number
+
+
+class Notice:
+    """Set by a signal."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.number is not None
+
+
+@contextmanager
+def noticed() -> Iterator[Notice]:
+    """While this holds, a first SIGTERM or SIGINT only sets the notice; a second one ends the process as ever."""
+    notice, before = Notice(), {}
+
+    def on_signal(number, frame) -> None:
+        del frame
+        signal.signal(number, before[number])
+        notice.number = number
+        print("\nstopping: the state is saved first (again to stop at once)", file=sys.stderr, flush=True)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.getsignal(number)
+        signal.signal(number, on_signal)
+    try:
+        yield notice
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

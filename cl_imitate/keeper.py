@@ -1,0 +1,229 @@
+"""What a stage keeps while it runs, so that a process that ends anywhere can be followed by one that goes on.
+
+A stage has parts, each with a name. Of a part under way the last two *saves* are kept: its whole state at one of its
+steps. Of a finished part its *result* is. A save or a result counts once its seal is there, a JSON file with the
+SHA-256 of every file of it, written last and put in place whole; what has no seal, or differs from it, is passed over.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cl_imitate import checkpoint
+from cl_imitate.interruption import InterruptedRunError, Notice
+
+KEEP_LAST = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When to save; 0: never for that reason."""
+
+    every_seconds: float = 300.0
+    every_steps: int = 0  # of the part: env steps, updates or imitator steps
+    notice: Notice = dataclasses.field(default_factory=Notice)  # a signal: save, then end
+
+
+class Save(NamedTuple):
+    """A part's state."""
+
+    step: int
+    facts: dict[str, Any]
+    tree: Any
+
+
+class Keeper:
+    """The saves and results of one stage, in a folder of its own."""
+
+    def __init__(self, folder: pathlib.Path, schedule: Schedule):
+        self._folder, self._schedule = folder, schedule
+        self._last_time, self._last_step = time.monotonic(), {}
+        self._sealing: Future | None = None
+        self._beside = ThreadPoolExecutor(1, "save")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept that a stage could go on from."""
+        return not any(self._folder.glob("*/*.json"))
+
+    # ---- saves
+
+    def is_due(self, part: str, step: int) -> bool:
+        """Whether the schedule, or a notice to stop, asks for a save of a part that now is at `step`."""
+        schedule = self._schedule
+        if schedule.notice:
+            return True
+        if self._sealing is not None and not self._sealing.done():
+            return False
+        late = schedule.every_seconds and time.monotonic() - self._last_time >= schedule.every_seconds
+        far = schedule.every_steps and step - self._last_step.get(part, 0) >= schedule.every_steps
+        return bool(late or far)
+
+    def steps(self, part: str, *, from_step: int = 0) -> "DueSteps":
+        """Asked whether it holds a step, it says whether a save is due there; the part begins at `from_step`."""
+        return DueSteps(self, part, from_step)
+
+    def save(self, part: str, step: int, tree: Any, facts: dict[str, Any]) -> None:
+        """Keep a part's state; arrays are copied before this returns, and written while the caller goes on.
+
+        Raises:
+          InterruptedRunError: there was a notice to stop. The save is then complete.
+          ValueError: an earlier save could not be written.
+        """
+        self.wait()
+        path = self._folder / part / f"step_{step}"
+        written = self._guard(path, self._begin, path, tree)
+        self._last_time, self._last_step[part] = time.monotonic(), step
+        circumstances = {"device": _device(), "jax": jax.__version__}
+        self._sealing = self._beside.submit(self._seal, path, written, {**circumstances, "facts": facts})
+        if self._schedule.notice:
+            self.wait()
+            assert self._schedule.notice.number is not None
+            raise InterruptedRunError(self._schedule.notice.number)
+
+    def load(self, part: str, like: Callable[[dict[str, Any]], Any]) -> Save | None:
+        """The newest whole save of a part, or None. `like`: its facts -> the shapes of its tree."""
+        seals = sorted((self._folder / part).glob("step_*.json"), key=_step, reverse=True)
+        for seal in seals:
+            path = seal.with_suffix("")
+            if problem := _damage(path, seal):
+                print(f"warning: {problem}; going on from before it", file=sys.stderr, flush=True)
+                continue
+            told = json.loads(seal.read_text())
+            if (told["device"], told["jax"]) != (_device(), jax.__version__):
+                print(
+                    f"warning: {path} was saved on {told['device']} with jax {told['jax']}; on {_device()} with jax "
+                    f"{jax.__version__} the rest may differ in its last bits",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            facts = told["facts"]
+            self._last_step[part] = _step(seal)
+            return Save(_step(seal), facts, checkpoint.load(path, like(facts)))
+        return None
+
+    def wait(self) -> None:
+        """Until what is being written is written. Raises ValueError where it could not be."""
+        if self._sealing is not None:
+            sealing, self._sealing = self._sealing, None
+            self._guard(self._folder, sealing.result)
+
+    def _seal(self, path: pathlib.Path, written: Callable[[], Any], told: dict[str, Any]) -> None:
+        written()
+        _write_seal(path, told)
+        seals = sorted(path.parent.glob("step_*.json"), key=_step, reverse=True)
+        for old in seals[KEEP_LAST:]:
+            self._remove(old.with_suffix(""))
+
+    @staticmethod
+    def _begin(path: pathlib.Path, tree: Any) -> Callable[[], None]:
+        Keeper._remove(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return checkpoint.save_async(path, tree)
+
+    @staticmethod
+    def _remove(path: pathlib.Path) -> None:
+        """The seal first, so that what is half removed does not count."""
+        path.with_suffix(".json").unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+    # ---- results
+
+    def finish(self, part: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """A part is done: its result is kept, its saves are not."""
+        self.wait()
+        folder = self._folder / part
+        path = folder / "result"
+        self._guard(path, self._write_result, path, arrays, facts)
+        for save in folder.glob("step_*"):
+            if save.is_dir():
+                self._remove(save)
+
+    @staticmethod
+    def _write_result(path: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        np.savez(path / "arrays.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        _write_seal(path, {"facts": facts})
+
+    def finished(self, part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The arrays and facts of a part that is done, or None."""
+        path = self._folder / part / "result"
+        seal = path.with_suffix(".json")
+        if not seal.exists():
+            return None
+        if problem := _damage(path, seal):
+            print(f"warning: {problem}; this part is done again", file=sys.stderr, flush=True)
+            return None
+        with np.load(path / "arrays.npz") as data:
+            return dict(data), json.loads(seal.read_text())["facts"]
+
+    @staticmethod
+    def _guard(path: pathlib.Path, function: Callable, *args) -> Any:
+        try:
+            return function(*args)
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"{path} cannot be written ({type(error).__name__}: {reason}). What was saved before is whole. Usual "
+                "cause: a full disk or a folder without write permission. Mend it, then go on with --resume."
+            ) from error
+
+
+class DueSteps:
+    """The steps at which a save of a part is due, as they come."""
+
+    def __init__(self, keeper: Keeper, part: str, from_step: int):
+        self._keeper, self._part, self._from_step = keeper, part, from_step
+
+    def __contains__(self, step: object) -> bool:
+        assert isinstance(step, int)
+        return self._keeper.is_due(self._part, step - self._from_step)
+
+
+def _step(seal: pathlib.Path) -> int:
+    return int(seal.stem.removeprefix("step_"))
+
+
+def _device() -> str:
+    devices = jax.local_devices()
+    return f"{len(devices)} x {devices[0].platform} {devices[0].device_kind}"
+
+
+def _write_seal(path: pathlib.Path, told: dict[str, Any]) -> None:
+    files = {
+        file.relative_to(path).as_posix(): _sha256(file) for file in sorted(path.rglob("*")) if file.is_file()
+    }
+    seal = path.with_suffix(".json")
+    temporary = seal.with_suffix(".tmp")
+    temporary.write_text(json.dumps({**told, "files": files}))
+    temporary.replace(seal)
+
+
+def _damage(path: pathlib.Path, seal: pathlib.Path) -> str | None:
+    """What is wrong with a save or result, or None."""
+    try:
+        files = json.loads(seal.read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return f"{seal} cannot be read"
+    for name, expected in files.items():
+        file = path / name
+        if not file.is_file():
+            return f"{file} is missing"
+        if _sha256(file) != expected:
+            return f"{file} was altered: its SHA-256 is not the one in {seal.name}"
+    return None
+
+
+def _sha256(file: pathlib.Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
