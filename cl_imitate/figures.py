@@ -295,6 +295,13 @@ def points(cells: Mapping[str, Cell], rules: Rules) -> Figure | None:
     )
 
 
+_FLOOR = "floor: the learner's greedy action known"
+
+
+def _last_loss(one: Mapping) -> float:
+    return float(np.nanmean(np.atleast_2d(one["held_out_loss"])[:, -1]))
+
+
 def losses(found: Sequence[Mapping]) -> Figure | None:
     """Training and held-out cross-entropy of every imitator seed."""
     if not found:
@@ -311,6 +318,8 @@ def losses(found: Sequence[Mapping]) -> Figure | None:
             for number, loss in enumerate(np.atleast_2d(one["held_out_loss"])):
                 label = None if number else "held-out learners"
                 axis.plot(one["held_out_update"], loss, ".-", color=_IMITATOR, linewidth=1.2, label=label)
+            if (floor := one.get("floor")) is not None:
+                axis.axhline(floor, color="#888888", linestyle="--", linewidth=1.0, label=_FLOOR)
             _steps(axis, "gradient update")
         for axis in axes[len(found) :]:
             axis.set_axis_off()
@@ -320,14 +329,20 @@ def losses(found: Sequence[Mapping]) -> Figure | None:
     ends = "; ".join(
         f"context {one['context_steps']}, fork {one['fork_step']}: training "
         f"{np.nanmean(np.atleast_2d(one['train_loss'])[:, -1]):.3f}, held-out "
-        f"{np.nanmean(np.atleast_2d(one['held_out_loss'])[:, -1]):.3f}"
+        f"{_last_loss(one):.3f}"
         for one in found
     )
+    gaps = [
+        f"{_last_loss(one) - one['floor']:.3f} (context {one['context_steps']})"
+        for one in found
+        if one.get("floor") is not None
+    ]
+    gap = f" Left above the floor at the end, in nats: {', '.join(gaps)}." if gaps else ""
     return _figure(
         "losses",
         "How the imitators were trained",
         "Next-action cross-entropy, a line an imitator seed. A held-out loss that turns up while the training loss "
-        "falls would mean that learners are being memorised.",
+        f"falls would mean that learners are being memorised.{gap}",
         f"Loss curves; at the end, {ends}.",
         draw,
         size=(12.4 if len(found) > 1 else 7.0, 2.9 * -(-len(found) // 3) + 0.6),

@@ -26,7 +26,7 @@ from cl_imitate import (
     train,
 )
 from cl_imitate.envs import tasks
-from cl_imitate.evaluation import frozen, protocols, results, rollouts, verdict
+from cl_imitate.evaluation import frozen, metrics, protocols, results, rollouts, verdict
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.histories import contexts, store
 from cl_imitate.imitators.make import make_imitator
@@ -412,9 +412,20 @@ def _train_context(
     params = train.chosen_params(state, training)
     shutil.rmtree(_imitator_path(run, context_steps), ignore_errors=True)
     checkpoint.save(_imitator_path(run, context_steps), params)
-    curves = losses.curves(experiment, context_steps)
+    curves = losses.curves(experiment, context_steps, _loss_floor(experiment, spec))
     keeper.finish(part, {}, {"curves": curves, **_told(source)})
     return params, curves
+
+
+def _loss_floor(experiment: config.Experiment, spec: Spec) -> float | None:
+    """What no imitator's loss can fall below, as far as is known: the learner's greedy action known at every step.
+
+    None where epsilon changes over a life, so that there is no one floor.
+    """
+    learner = experiment.learner
+    if learner.epsilon_start != learner.epsilon_end:
+        return None
+    return metrics.policy_entropy(learner.epsilon_end, spec.num_actions)
 
 
 class _Losses:
@@ -437,7 +448,7 @@ class _Losses:
         self._train.append(measured.train_loss)
         self._held_out.append(measured.held_out_loss[:, None])
 
-    def curves(self, experiment: config.Experiment, context_steps: int) -> list[dict]:
+    def curves(self, experiment: config.Experiment, context_steps: int, floor: float | None) -> list[dict]:
         """One for each fork: what losses.json holds."""
         losses, held, num_seeds = self.arrays["train"], self.arrays["held_out"], experiment.training.num_seeds
         return [
@@ -447,6 +458,7 @@ class _Losses:
                 "updates": list(range(1, losses.shape[1] + 1)),
                 "train_loss": np.round(losses[index * num_seeds :][:num_seeds], 5).tolist(),
                 "held_out_update": self.updates,
+                "floor": floor,
                 "held_out_loss": np.round(held[index * num_seeds :][:num_seeds], 5).tolist(),
             }
             for index, fork in enumerate(sorted(experiment.evaluation.fork_steps))

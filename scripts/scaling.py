@@ -4,17 +4,17 @@
 
 Each width is a run of configs/lock_scaling.toml in --folder, trained for every context of the config; a run that is
 there is read, not made again. The floor is the entropy of an epsilon-greedy policy whose greedy action is known, which
-no imitator of a learner with a constant epsilon can go below. One JSON line a width and context, and a PNG.
+no imitator of a learner with a constant epsilon can go below; each run's report draws it too, after `cl-imitate run
+--run-dir FOLDER --resume`. One JSON line a width and context, and a PNG.
 """
 
 import argparse
 import json
-import math
 import pathlib
 
 import numpy as np
 
-from cl_imitate import cli, config, load_config, stages
+from cl_imitate import cli, load_config, stages
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "lock_scaling.toml"
 HEAD_SIZE = 16
@@ -34,7 +34,8 @@ def main() -> None:
         experiment = load_config.load(CONFIG, (*arguments.set, *sizes))
         run = stages.open_stage_run(experiment, arguments.folder / f"width_{width}", CONFIG.parent)
         stages.run_all(run, stop_after="train")
-        new = losses(json.loads((run.path / "losses.json").read_text()))
+        curves = json.loads((run.path / "losses.json").read_text())
+        new = losses(curves)
         for context_steps, (mean, seeds) in sorted(new.items()):
             rows.append(
                 {
@@ -43,7 +44,7 @@ def main() -> None:
                     "parameters": run.folder.manifest["stages"]["train"]["parameters"],
                     "loss": mean,
                     "seeds": seeds,
-                    "floor": floor(experiment),
+                    "floor": curves[0]["floor"],
                 }
             )
             print(json.dumps(rows[-1]), flush=True)
@@ -54,20 +55,6 @@ def losses(curves: list[dict]) -> dict[int, tuple[float, list[float]]]:
     """By context: the last loss on learners not trained on (nats an action), its mean over seeds and each seed's."""
     last = {one["context_steps"]: [curve[-1] for curve in one["held_out_loss"]] for one in curves}
     return {context: (float(np.mean(seeds)), seeds) for context, seeds in last.items()}
-
-
-def floor(experiment: config.Experiment) -> float:
-    """The entropy (nats) of the learner's policy when its greedy action is known.
-
-    Raises:
-      ValueError: epsilon is not constant, so there is no one floor.
-    """
-    learner, num_actions = experiment.learner, experiment.shapes.num_actions
-    if learner.epsilon_start != learner.epsilon_end:
-        raise ValueError("a floor needs a constant epsilon: learner.epsilon_start = learner.epsilon_end")
-    other = learner.epsilon_end / num_actions
-    greedy = 1.0 - (num_actions - 1) * other
-    return -sum(p * math.log(p) for p in [greedy, *[other] * (num_actions - 1)] if p > 0)
 
 
 def _plot(rows: list[dict], path: pathlib.Path) -> None:
@@ -81,21 +68,14 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
         axis.plot(widths, [row["loss"] for row in found], "o-", color=color, label=f"context {context}")
         for row in found:
             axis.plot([row["width"]] * len(row["seeds"]), row["seeds"], ".", color=color, alpha=0.5)
-    axis.axhline(rows[0]["floor"], color="0.4", linestyle="--")
-    axis.annotate(
-        "floor: the learner's greedy action known",
-        (1.0, rows[0]["floor"]),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="bottom",
-        color="0.3",
-    )
+    if (floor := rows[0]["floor"]) is not None:
+        axis.axhline(floor, color="0.4", linestyle="--", label="floor: the learner's greedy action known")
     axis.set_xscale("log", base=2)
     axis.set_xticks(
         sorted({row["width"] for row in rows}), [str(w) for w in sorted({row["width"] for row in rows})]
     )
     axis.set(xlabel="width of the imitator", ylabel="loss on learners not trained on (nats an action)")
-    axis.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=3)
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     print(path)

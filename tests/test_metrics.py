@@ -230,3 +230,10 @@ def test_a_block_without_any_episode_is_a_gap_in_the_curve():
     values = metrics.curve(cell.returns["imitator"])
     assert np.isnan(values[2])
     np.testing.assert_allclose(np.delete(values, 2), 3.0)
+
+
+def test_the_entropy_of_an_epsilon_greedy_policy():
+    policy = np.array([0.92, 0.02, 0.02, 0.02, 0.02])  # epsilon 0.1 over five actions
+    assert metrics.policy_entropy(0.1, 5) == pytest.approx(-(policy * np.log(policy)).sum())
+    assert metrics.policy_entropy(0.0, 5) == pytest.approx(0.0)
+    assert metrics.policy_entropy(1.0, 4) == pytest.approx(np.log(4))

@@ -66,7 +66,7 @@ def page(tmp_path_factory) -> pathlib.Path:
         synthetic.process(context_steps=512),
         synthetic.now(context_steps=512),
     ]
-    losses = [curves(128, 320), curves(128, 640)]
+    losses = [curves(128, 320), {**curves(128, 640), "floor": 0.25}]
     return write(tmp_path_factory.mktemp("run"), cells, loss_curves=losses)
 
 

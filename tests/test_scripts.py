@@ -10,8 +10,6 @@ import sys
 import numpy as np
 import pytest
 
-from cl_imitate import load_config
-
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 
 
@@ -112,16 +110,6 @@ def test_the_benchmark_counts_the_work_of_an_update():
     forward = 2 * 32 * (64 * 36 * 16 + 1024 * 128 + 128 * 6)
     assert bench.flop_per_update("breakout") == 4 * forward
     assert bench._core_counts(type("A", (), {"learners": [1, 8, 32]}), 2) == [1, 2]
-
-
-def test_the_floor_of_a_loss_is_the_entropy_of_an_epsilon_greedy_policy():
-    scaling = load("scaling")
-    experiment = load_config.load(scaling.CONFIG)
-    policy = np.array([0.92, 0.02, 0.02, 0.02, 0.02])  # epsilon 0.1 over five actions
-    assert scaling.floor(experiment) == pytest.approx(-(policy * np.log(policy)).sum())
-    annealed = load_config.load(scaling.CONFIG, ("learner.epsilon_start=1.0",))
-    with pytest.raises(ValueError, match="constant epsilon"):
-        scaling.floor(annealed)
 
 
 def test_a_loss_is_the_last_of_every_seed_by_context():

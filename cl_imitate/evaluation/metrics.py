@@ -57,6 +57,13 @@ class Parity:
     own_divergence: Estimate  # nats: the same on the imitator's own stream, in closed loop
 
 
+def policy_entropy(epsilon: float, num_actions: int) -> float:
+    """Nats: of an epsilon-greedy policy; no prediction of its actions has a lower cross-entropy."""
+    explores = epsilon / num_actions
+    shares = np.array([1.0 - (num_actions - 1) * explores, *[explores] * (num_actions - 1)])
+    return float(-np.sum(shares * np.log(np.maximum(shares, 1e-30))))
+
+
 def parity(cell: Cell, rules: Rules, rng: np.random.Generator) -> Parity:
     """Compare the imitator with the held learner, over the whole horizon."""
     held = whole_level(cell, "learner_held")

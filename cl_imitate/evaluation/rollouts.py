@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from cl_imitate import config, keys, sharding, simulate
-from cl_imitate.evaluation import closed_loop, divergence, summary
+from cl_imitate.evaluation import closed_loop, divergence, metrics, summary
 from cl_imitate.evaluation.closed_loop import Frozen, Prompt
 from cl_imitate.evaluation.frozen import digest
 from cl_imitate.evaluation.protocols import Protocol
@@ -652,11 +652,9 @@ def _occupancy(arms: ImitatorArms, learners: LearnerArms) -> dict[str, np.ndarra
 
 
 def _policy_entropy(scene: Scene) -> float:
-    """Nats: of the held learners' epsilon-greedy policies, the least that a cross-entropy to them can be."""
+    """Nats: of the held learners' policies, the least that a cross-entropy to them can be."""
     num_actions = scene.population.family.env.spec.num_actions
-    explores = _epsilon(scene.population, scene.protocol.learner_step) / num_actions
-    shares = np.array([1.0 - (num_actions - 1) * explores, *[explores] * (num_actions - 1)])
-    return float(-np.sum(shares * np.log(np.maximum(shares, 1e-30))))
+    return metrics.policy_entropy(_epsilon(scene.population, scene.protocol.learner_step), num_actions)
 
 
 def _divergence(scene: Scene, held: History, frozen: Frozen) -> dict[str, np.ndarray]:
