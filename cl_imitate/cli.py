@@ -102,13 +102,6 @@ def main() -> None:
     except InterruptedRunError as interrupted:
         print(f"{interrupted}", file=sys.stderr)
         sys.exit(interrupted.exit_code)
-    except OSError as error:
-        print(
-            f"error: {error}. Usual cause: a full disk, or a folder without write permission. Mend it, then go on with "
-            "--resume.",
-            file=sys.stderr,
-        )
-        sys.exit(2)
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -153,13 +146,19 @@ def _num_cores() -> int:
 
 def _run_stages(command: Run | OneStage) -> None:
     with noticed() as notice:
-        _run_noticed(command, notice)
+        run = _open(command, notice)
+        try:
+            _run_noticed(command, run)
+        except OSError as error:
+            raise ValueError(
+                f"{error.filename or run.path} cannot be written or read ({error.strerror}). Usual cause: a full disk, "
+                "or a folder without write permission. Mend it, then go on with --resume."
+            ) from error
 
 
-def _run_noticed(command: Run | OneStage, notice: Notice) -> None:
+def _run_noticed(command: Run | OneStage, run) -> None:
     from cl_imitate import show, stages
 
-    run = _open(command, notice)
     with run.folder.lock():
         if isinstance(command, OneStage):
             name = type(command).__name__.lower()

@@ -31,6 +31,8 @@ TINY = (
     "training.evaluate_every_updates=2",
     "training.batch_size=4",
     "evaluation.elsewhere_learners=2",
+    "evaluation.months=[]",
+    'evaluation.rungs=[{rung="1", name="unseen task"}]',
     "imitator.also_context_steps=[]",
     "rules.bootstrap_samples=20",
 )

@@ -2,6 +2,7 @@
 
 import pathlib
 import signal
+import time
 
 import pytest
 
@@ -66,3 +67,18 @@ def test_a_run_killed_at_twenty_instants_ends_as_one_that_was_not(tmp_path):
     assert result["kills"] == 20
     assert result["runs_finished"] >= 1
     assert result["different"] == {}
+
+
+@pytest.mark.slow
+def test_a_notice_to_end_is_obeyed_and_the_run_goes_on(tmp_path):
+    process = kill_runs.start(tmp_path / "told")
+    while "100%" not in (tmp_path / "told" / "log.txt").read_text():  # a part of the first stage is done
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 143
+    assert "--resume goes on" in (tmp_path / "told" / "log.txt").read_text()
+    assert kill_runs.start(tmp_path / "told").wait() == 0
+    assert kill_runs.start(tmp_path / "whole").wait() == 0
+    told, whole = (artifacts(tmp_path / name / "run") for name in ("told", "whole"))
+    assert differences(told, whole) == []

@@ -142,8 +142,12 @@ def test_a_learner_that_always_falls_does_not_solve_cart_pole(monkeypatch, capsy
     script.main()
     *learners, everyone = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["learner"] for one in learners] == [0, 1]
-    assert all(5 < one["greedy_mean"] <= 40 for one in learners)
+    assert all(5 < mean <= 40 for one in learners for mean in one["greedy_means"])
+    assert [len(one["greedy_means"]) for one in learners] == [2, 2]  # at each chunk: there are only two
+    assert [one["solved_at"] for one in learners] == [None, None]
     assert (everyone["learners"], everyone["solved"], everyone["steps"]) == (2, 0, 64)
     monkeypatch.setattr(script, "SOLVED", 5.0)
     script.main()
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["solved"] == 2
+    *learners, everyone = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["solved_at"] for one in learners] == [32, 32]
+    assert (everyone["solved"], everyone["solved_at_end"]) == (2, 2)
