@@ -35,7 +35,7 @@ class OneStage(StageArguments):
     """One stage alone."""
 
     again: bool = False
-    """Redo a stage that has finished; what it and later stages left in the folder is replaced."""
+    """Redo a stage from its beginning; what it and later stages left in the folder is replaced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _run_stages(command: Run | OneStage) -> None:
         except OSError as error:
             raise ValueError(
                 f"{error.filename or run.path} cannot be written or read ({error.strerror}). Usual cause: a full disk, "
-                "or a folder without write permission. Mend it, then go on with --resume."
+                "or a folder without write permission. Mend it, then go on (run: with --resume)."
             ) from error
 
 
@@ -162,13 +162,13 @@ def _run_noticed(command: Run | OneStage, run) -> None:
     with run.folder.lock():
         if isinstance(command, OneStage):
             name = type(command).__name__.lower()
-            if run.folder.is_done(name):
-                if not command.again:
-                    raise ValueError(
-                        f"{run.path}: the stage {name} has finished here already. Add --again to redo it and all "
-                        "later ones, or use another --run-dir."
-                    )
+            if command.again:
                 run.folder.forget(name)
+            elif run.folder.is_done(name):
+                raise ValueError(
+                    f"{run.path}: the stage {name} has finished here already. Add --again to redo it and all "
+                    "later ones, or use another --run-dir."
+                )
             stages.STAGE_FUNCTIONS[name](run)
             return
         if not command.resume and (run.folder.manifest["stages"] or (run.path / "resume").exists()):

@@ -4,7 +4,8 @@ Streamed, the recorded learners are made some at a time: so many live from birth
 on their histories for an even share of the updates, and the histories make room for the next. So no learner is seen in
 two epochs, and memory holds one epoch however many learners there are. They are those that the store would hold, one
 for one; with all of them in one epoch, training's numbers are the same, bit for bit. With two devices or more, one half
-of them can simulate the next epoch while the other trains on this one.
+of them can simulate the next epoch while the other trains on this one. A process that goes on makes its epoch's
+learners again, and a notice to stop is heeded when the learners under way have lived.
 """
 
 from collections.abc import Callable

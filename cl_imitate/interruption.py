@@ -1,7 +1,7 @@
 """A notice that the process is to end (SIGTERM, as preemptible machines send it, or Ctrl-C): save first, then go."""
 
+import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +10,9 @@ class InterruptedRunError(Exception):
     """The state is saved, and the process should end."""
 
     def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command with --resume goes on")
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}; the same command goes on (run: with --resume)"
+        )
         self.exit_code = 128 + number
 
 
@@ -33,7 +35,8 @@ def noticed() -> Iterator[Notice]:
         del frame
         signal.signal(number, before[number])
         notice.number = number
-        print("\nstopping: the state is saved first (again to stop at once)", file=sys.stderr, flush=True)
+        # Not `print`, which may be under way just now.
+        os.write(2, b"\nstopping: the state is saved first (again to stop at once)\n")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         before[number] = signal.getsignal(number)

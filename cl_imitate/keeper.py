@@ -98,8 +98,9 @@ class Keeper:
             path = seal.with_suffix("")
             if problem := _damage(path, seal):
                 print(f"warning: {problem}; going on from before it", file=sys.stderr, flush=True)
+                self._remove(path)  # or it would count as the newest, and a whole one would make room for it
                 continue
-            told = json.loads(seal.read_text())
+            told = _told(seal)
             if (told["device"], told["jax"]) != (_device(), jax.__version__):
                 print(
                     f"warning: {path} was saved on {told['device']} with jax {told['jax']}; on {_device()} with jax "
@@ -165,7 +166,7 @@ class Keeper:
             print(f"warning: {problem}; this part is done again", file=sys.stderr, flush=True)
             return None
         with np.load(path / "arrays.npz") as data:
-            return dict(data), json.loads(seal.read_text())["facts"]
+            return dict(data), _told(seal)["facts"]
 
     @staticmethod
     def _guard(path: pathlib.Path, function: Callable, *args) -> Any:
@@ -175,7 +176,7 @@ class Keeper:
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(
                 f"{path} cannot be written ({type(error).__name__}: {reason}). What was saved before is whole. Usual "
-                "cause: a full disk or a folder without write permission. Mend it, then go on with --resume."
+                "cause: a full disk or a folder without write permission. Mend it, then go on (run: with --resume)."
             ) from error
 
 
@@ -205,16 +206,29 @@ def _write_seal(path: pathlib.Path, told: dict[str, Any]) -> None:
     }
     seal = path.with_suffix(".json")
     temporary = seal.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**told, "files": files}))
+    content = {**told, "files": files}
+    temporary.write_text(json.dumps({"content": content, "sha256": _sha256_of(content)}))
     temporary.replace(seal)
+
+
+def _sha256_of(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _told(seal: pathlib.Path) -> dict[str, Any]:
+    return json.loads(seal.read_text())["content"]
 
 
 def _damage(path: pathlib.Path, seal: pathlib.Path) -> str | None:
     """What is wrong with a save or result, or None."""
     try:
-        files = json.loads(seal.read_text())["files"]
-    except (OSError, ValueError, KeyError):
+        whole = json.loads(seal.read_text())
+        content, expected = whole["content"], whole["sha256"]
+        files = content["files"]
+    except (OSError, ValueError, KeyError, TypeError):
         return f"{seal} cannot be read"
+    if _sha256_of(content) != expected:
+        return f"{seal} was altered"
     for name, expected in files.items():
         file = path / name
         if not file.is_file():

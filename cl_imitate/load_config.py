@@ -267,6 +267,9 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         f"imitator.refill_steps = {experiment.imitator.refill_steps} is not below the shortest context, "
         f"{min(contexts)}",
     )
+    need(
+        len(set(evaluation.months)) == len(evaluation.months), "evaluation.months holds the same month twice"
+    )
     names = [f"{rung.rung} {rung.name}" for rung in evaluation.rungs]
     need(len(set(names)) == len(names), f"evaluation.rungs: names are not unique: {names}")
     hidden, batch, capacity = (

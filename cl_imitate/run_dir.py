@@ -55,13 +55,13 @@ class RunDir:
 
     def forget(self, stage: str) -> None:
         """A stage and all later ones count as not done; what they left is removed when they are done again."""
+        if stage in ("simulate", "gate"):
+            shutil.rmtree(self.path / "gate", ignore_errors=True)
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
             shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         _write_json(self.path / "manifest.json", manifest)
-        if stage in ("simulate", "gate"):
-            shutil.rmtree(self.path / "gate", ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -148,15 +148,24 @@ def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDi
         return RunDir(path, fingerprint)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file. Use another --run-dir.")
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and not _is_barely_begun(path, config_text):
         raise ValueError(f"{path} is not empty and is not a run. Use another --run-dir.")
     try:
+        first = {"fingerprint": fingerprint, **_circumstances(), "stages": {}}
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.toml").write_text(config_text)
-        _write_json(manifest, {"fingerprint": fingerprint, **_circumstances(), "stages": {}})
+        _write_json(manifest, first)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}). Use another --run-dir.") from error
     return RunDir(path, fingerprint)
+
+
+def _is_barely_begun(path: pathlib.Path, config_text: str) -> bool:
+    """Whether a folder is empty, or holds no more than a process killed at the very beginning of this run leaves."""
+    names = {file.name for file in path.iterdir()}
+    if not names <= {"config.toml", "manifest.json.tmp"}:
+        return False
+    return "config.toml" not in names or config_text.startswith((path / "config.toml").read_text())
 
 
 def _circumstances() -> dict[str, Any]:

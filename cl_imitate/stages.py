@@ -373,8 +373,11 @@ def _train_context(
     imitator_keys, forks = _imitator_keys(experiment)
     like = jax.eval_shape(jax.vmap(imitator.init), imitator_keys)
     if done := keeper.finished(part):
-        _restore(source, done[1])
-        return checkpoint.load(_imitator_path(run, context_steps), like), done[1]["curves"]
+        params = checkpoint.load(_imitator_path(run, context_steps), like)
+        if frozen.digest(params) == done[1]["sha256"]:
+            _restore(source, done[1])
+            return params, done[1]["curves"]
+        print(f"warning: {_imitator_path(run, context_steps)} was altered: training again", file=sys.stderr)
     price = cost.of(experiment.imitator, spec, context_steps=context_steps)
     print(f"{len(forks)} imitators of context {context_steps}: {price} each", file=sys.stderr)
     held_out_key = keys.stream(keys.root(experiment.seed), keys.Stream.BATCH)
@@ -413,7 +416,7 @@ def _train_context(
     shutil.rmtree(_imitator_path(run, context_steps), ignore_errors=True)
     checkpoint.save(_imitator_path(run, context_steps), params)
     curves = losses.curves(experiment, context_steps, _loss_floor(experiment, spec))
-    keeper.finish(part, {}, {"curves": curves, **_told(source)})
+    keeper.finish(part, {}, {"curves": curves, "sha256": frozen.digest(params), **_told(source)})
     return params, curves
 
 

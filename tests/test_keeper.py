@@ -1,6 +1,7 @@
 """What was kept comes back bit for bit, or not at all."""
 
 import json
+import shutil
 import signal
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cl_imitate import keeper as keeper_lib
 from cl_imitate.interruption import InterruptedRunError, Notice, noticed
 from cl_imitate.keeper import KEEP_LAST, Keeper, Schedule
 from tests.ensembles import assert_same
@@ -62,10 +64,13 @@ def files_of(path, step):
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_file_is_seen_whichever_it_is_and_the_save_before_is_used(tmp_path, damage, capsys):
-    kept(tmp_path, 1, 2)
-    files = [file for file in files_of(tmp_path, 2) if file.is_file()]
+    kept(tmp_path / "kept", 1, 2)
+    files = [file for file in files_of(tmp_path / "kept", 2) if file.is_file()]
     assert len(files) >= 3
-    for file in files:
+    for number, original in enumerate(files):
+        path = tmp_path / str(number)
+        shutil.copytree(tmp_path / "kept", path)
+        file = path / original.relative_to(tmp_path / "kept")
         content = file.read_bytes()
         if damage == "flip":
             file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
@@ -73,10 +78,27 @@ def test_a_damaged_file_is_seen_whichever_it_is_and_the_save_before_is_used(tmp_
             file.write_bytes(content[: len(content) // 2])
         else:
             file.unlink()
-        assert_is(Keeper(tmp_path, NEVER).load("life", like), 1)
+        assert_is(Keeper(path, NEVER).load("life", like), 1)
         assert file.name in capsys.readouterr().err
-        file.write_bytes(content)
-    assert_is(Keeper(tmp_path, NEVER).load("life", like), 2)
+    assert_is(Keeper(tmp_path / "kept", NEVER).load("life", like), 2)
+
+
+def test_a_save_after_damaged_later_ones_is_kept(tmp_path):
+    kept(tmp_path, 3, 4)
+    for seal in (tmp_path / "life").glob("*.json"):
+        seal.write_text(seal.read_text().replace("0", "1"))
+    again = Keeper(tmp_path, NEVER)
+    assert again.load("life", like) is None
+    again.save("life", 1, tree(1), {"step": 1})
+    again.wait()
+    assert_is(Keeper(tmp_path, NEVER).load("life", like), 1)
+
+
+def test_facts_that_were_altered_are_not_believed(tmp_path):
+    kept(tmp_path, 1, 2)
+    seal = tmp_path / "life" / "step_2.json"
+    seal.write_text(seal.read_text().replace('"step": 2', '"step": 3'))
+    assert_is(Keeper(tmp_path, NEVER).load("life", like), 1)
 
 
 def test_a_save_without_a_seal_or_with_half_of_one_does_not_count(tmp_path):
@@ -188,7 +210,7 @@ def test_a_save_that_cannot_be_written_stops_with_the_folder_and_the_fix(tmp_pat
 def test_another_device_or_version_is_said(tmp_path, capsys):
     kept(tmp_path, 1)
     seal = tmp_path / "life" / "step_1.json"
-    told = json.loads(seal.read_text())
-    seal.write_text(json.dumps({**told, "jax": "0.0.1"}))
+    content = {**json.loads(seal.read_text())["content"], "jax": "0.0.1"}
+    seal.write_text(json.dumps({"content": content, "sha256": keeper_lib._sha256_of(content)}))
     assert_is(Keeper(tmp_path, NEVER).load("life", like), 1)
     assert "last bits" in capsys.readouterr().err

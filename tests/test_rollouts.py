@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -185,3 +186,10 @@ def test_a_transplanted_learner_keeps_weights_and_age_and_forgets_its_replay():
     assert int(moved.clock.step) == START
     assert int(moved.clock.env_step) == 0
     assert int(moved.clock.cursor.num_added) == 1
+
+
+def test_arms_of_other_words_have_other_names():
+    words = ["rung 1 a b", "rung 1 a_b", "rung 1 A b", "rung 1 a b ", "rung 1 (a, b)", "x" * 200, "x" * 201]
+    names = {rollouts.part_name(one, "learner").lower() for one in words}
+    assert len(names) == len(words)
+    assert all(re.fullmatch(r"[a-z0-9._+-]+", name) for name in names)

@@ -59,3 +59,19 @@ def test_metrics_are_a_line_each(tmp_path):
     run.log(stage="train", loss=0.5)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in lines] == [1.0, 0.5]
+
+
+def test_a_folder_that_a_kill_left_at_the_very_beginning_is_begun_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("who")
+    (tmp_path / "run" / "manifest.json.tmp").write_text("{")
+    opened = open_run(tmp_path / "run", fingerprint="f" * 64, config_text="whole")
+    assert (tmp_path / "run" / "config.toml").read_text() == "whole"
+    assert opened.manifest["fingerprint"] == "f" * 64
+
+
+def test_a_folder_with_somebody_elses_config_is_left_alone(tmp_path):
+    (tmp_path / "config.toml").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        open_run(tmp_path, fingerprint="f" * 64, config_text="whole")
+    assert (tmp_path / "config.toml").read_text() == "mine"

@@ -6,6 +6,7 @@ environment's randomness from the same keys.
 
 import dataclasses
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Container
 from typing import Any
@@ -102,8 +103,11 @@ def _again(shared_keys: jax.Array) -> jax.Array:
 
 
 def part_name(*words: object) -> str:
-    """What a keeper calls an arm: words that make a folder's name."""
-    return re.sub(r"[^\w.+-]+", "_", " ".join(map(str, words)))
+    """What a keeper calls an arm: a folder's name, another one for any other words."""
+    told = " ".join(map(str, words))
+    return (
+        f"{re.sub(r'[^a-z0-9.+-]+', '_', told.lower())[:80]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
