@@ -107,6 +107,7 @@ def test_a_save_without_a_seal_or_with_half_of_one_does_not_count(tmp_path):
     text = seal.read_text()
     seal.write_text(text[: len(text) // 2])
     assert_is(Keeper(tmp_path, NEVER).load("life", like), 1)
+    kept(tmp_path, 2)
     seal.unlink()
     assert_is(Keeper(tmp_path, NEVER).load("life", like), 1)
     again = Keeper(tmp_path, NEVER)
