@@ -77,7 +77,7 @@ def test_a_notice_to_end_is_obeyed_and_the_run_goes_on(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 143
-    assert "--resume goes on" in (tmp_path / "told" / "log.txt").read_text()
+    assert "the same command goes on" in (tmp_path / "told" / "log.txt").read_text()
     assert kill_runs.start(tmp_path / "told").wait() == 0
     assert kill_runs.start(tmp_path / "whole").wait() == 0
     told, whole = (artifacts(tmp_path / name / "run") for name in ("told", "whole"))
