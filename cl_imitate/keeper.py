@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from cl_imitate import checkpoint
+from cl_imitate.checksum import sha256
 from cl_imitate.interruption import InterruptedRunError, Notice
 
 KEEP_LAST = 2
@@ -202,7 +203,7 @@ def _device() -> str:
 
 def _write_seal(path: pathlib.Path, told: dict[str, Any]) -> None:
     files = {
-        file.relative_to(path).as_posix(): _sha256(file) for file in sorted(path.rglob("*")) if file.is_file()
+        file.relative_to(path).as_posix(): sha256(file) for file in sorted(path.rglob("*")) if file.is_file()
     }
     seal = path.with_suffix(".json")
     temporary = seal.with_suffix(".tmp")
@@ -233,11 +234,6 @@ def _damage(path: pathlib.Path, seal: pathlib.Path) -> str | None:
         file = path / name
         if not file.is_file():
             return f"{file} is missing"
-        if _sha256(file) != expected:
+        if sha256(file) != expected:
             return f"{file} was altered: its SHA-256 is not the one in {seal.name}"
     return None
-
-
-def _sha256(file: pathlib.Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -440,11 +440,8 @@ class _Losses:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        return {name: np.concatenate(parts, axis=1) for name, parts in self._parts.items()}
-
-    @property
-    def _parts(self) -> dict[str, list[np.ndarray]]:
-        return {"train": self._train, "held_out": self._held_out}
+        parts = {"train": self._train, "held_out": self._held_out}
+        return {name: np.concatenate(some, axis=1) for name, some in parts.items()}
 
     def add(self, measured: train.Progress) -> None:
         self.updates.append(measured.update)
@@ -453,7 +450,8 @@ class _Losses:
 
     def curves(self, experiment: config.Experiment, context_steps: int, floor: float | None) -> list[dict]:
         """One for each fork: what losses.json holds."""
-        losses, held, num_seeds = self.arrays["train"], self.arrays["held_out"], experiment.training.num_seeds
+        arrays, num_seeds = self.arrays, experiment.training.num_seeds
+        losses, held = arrays["train"], arrays["held_out"]
         return [
             {
                 "context_steps": context_steps,

@@ -65,6 +65,7 @@ def kill_runs(folder: pathlib.Path, *, kills: int, seed: int) -> dict:
     expected = run_artifacts.artifacts(folder / "whole" / "run")
     killed, finished, number, different = 0, 0, 0, {}
     stages_killed: dict[str, int] = {}
+    found_something = 0
     while killed < kills or number > finished:
         path = folder / f"killed_{finished}"
         number = finished + 1
@@ -76,6 +77,7 @@ def kill_runs(folder: pathlib.Path, *, kills: int, seed: int) -> dict:
             killed += 1
             stage = stage_of(path)
             stages_killed[stage] = stages_killed.get(stage, 0) + 1
+            found_something += any((path / "run" / "resume").glob("*/*/*.json"))
             continue
         if code:
             raise SystemExit(f"a run that went on failed with exit code {code}: {path}/log.txt")
@@ -88,6 +90,7 @@ def kill_runs(folder: pathlib.Path, *, kills: int, seed: int) -> dict:
         "bench": "kills",
         "kills": killed,
         "during": stages_killed,
+        "left_saves_or_results": found_something,
         "runs_finished": finished,
         "different": different,
         "seconds_unkilled": round(seconds, 1),

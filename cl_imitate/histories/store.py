@@ -6,7 +6,6 @@ many steps are durably written, each learner's key (from which replay indices ca
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from cl_imitate.checksum import sha256
 from cl_imitate.types import History, Spec
 
 _SCHEMA = 1
@@ -155,7 +155,7 @@ class Writer:
         for file in sorted((self._path / "steps.zarr").rglob("*")):
             if file.is_file():
                 name = file.relative_to(self._path).as_posix()
-                shards[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+                shards[name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
         self._write_manifest(shards=shards)
 
     def _flush(self, *, whole_shards: bool) -> None:
@@ -241,10 +241,5 @@ def _check_shard(file: pathlib.Path, expected: dict, fix: str) -> None:
     size = file.stat().st_size
     if size != expected["bytes"]:
         raise ValueError(f"the shard {file} is torn: {size} bytes, {expected['bytes']} were written. {fix}")
-    if _sha256(file) != expected["sha256"]:
+    if sha256(file) != expected["sha256"]:
         raise ValueError(f"the shard {file} was altered: its SHA-256 is not the manifest's. {fix}")
-
-
-def _sha256(file: pathlib.Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
