@@ -66,7 +66,7 @@ def test_a_run_killed_at_twenty_instants_ends_as_one_that_was_not(tmp_path):
     result = kill_runs.kill_runs(tmp_path, kills=20, seed=0)
     assert result["kills"] == 20
     assert result["runs_finished"] >= 1
-    assert result["left_saves_or_results"] >= 5  # else every run would only have begun its stages again
+    assert result["left_saves_or_results"] > 0  # else every run would only have begun its stages again
     assert result["different"] == {}
 
 
