@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+from collections.abc import Iterator
 
 # Read by jax when it is imported, and inherited by the commands that tests start.
 os.environ["JAX_PLATFORMS"] = os.environ.get("CL_IMITATE_TEST_PLATFORM", "cpu")
@@ -56,6 +57,17 @@ def _allow_promotion_inside_gymnax() -> None:
 
 
 _allow_promotion_inside_gymnax()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_compiled_programs() -> Iterator[None]:
+    """Lets go of what a file's tests compiled.
+
+    A CPU's program keeps some tens of memory maps, and a worker that keeps all programs comes near Linux's limit of
+    65,530 (vm.max_map_count: 53,179 were counted), behind which the next program crashes the process.
+    """
+    yield
+    jax.clear_caches()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
