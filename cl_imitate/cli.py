@@ -157,7 +157,8 @@ def _run_stages(command: Run | OneStage) -> None:
 
 
 def _run_noticed(command: Run | OneStage, run) -> None:
-    from cl_imitate import show, stages
+    from cl_imitate import show
+    from cl_imitate.stages.corridor import STAGE_FUNCTIONS, run_all
 
     with run.folder.lock():
         if isinstance(command, OneStage):
@@ -169,19 +170,20 @@ def _run_noticed(command: Run | OneStage, run) -> None:
                     f"{run.path}: the stage {name} has finished here already. Add --again to redo it and all "
                     "later ones, or use another --run-dir."
                 )
-            stages.STAGE_FUNCTIONS[name](run)
+            STAGE_FUNCTIONS[name](run)
             return
         if not command.resume and (run.folder.manifest["stages"] or (run.path / "resume").exists()):
             raise ValueError(
                 f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir."
             )
-        stages.run_all(run)
+        run_all(run)
     show.show(run.path)
 
 
 def _open(command: StageArguments, notice: Notice):
-    from cl_imitate import load_config, stages
+    from cl_imitate import load_config
     from cl_imitate.keeper import Schedule
+    from cl_imitate.stages.run import check_runnable, open_stage_run
 
     if command.config is not None:
         path = (
@@ -195,9 +197,9 @@ def _open(command: StageArguments, notice: Notice):
     else:
         raise ValueError("give a config file, or --run-dir with the folder of a run")
     experiment = load_config.load(path, command.set)
-    stages.check_runnable(experiment, origin)
+    check_runnable(experiment, origin)
     schedule = Schedule(
         every_seconds=command.save_every_seconds, every_steps=command.save_every_steps, notice=notice
     )
     folder = command.run_dir or pathlib.Path("runs", experiment.name)
-    return stages.open_stage_run(experiment, folder, origin, schedule)
+    return open_stage_run(experiment, folder, origin, schedule)

@@ -14,7 +14,9 @@ import pathlib
 
 import numpy as np
 
-from cl_imitate import cli, load_config, stages
+from cl_imitate import cli, load_config
+from cl_imitate.stages.corridor import run_all
+from cl_imitate.stages.run import open_stage_run
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "lock_scaling.toml"
 HEAD_SIZE = 16
@@ -32,8 +34,8 @@ def main() -> None:
     for width in arguments.widths:
         sizes = (f"imitator.width={width}", f"imitator.num_heads={max(1, width // HEAD_SIZE)}")
         experiment = load_config.load(CONFIG, (*arguments.set, *sizes))
-        run = stages.open_stage_run(experiment, arguments.folder / f"width_{width}", CONFIG.parent)
-        stages.run_all(run, stop_after="train")
+        run = open_stage_run(experiment, arguments.folder / f"width_{width}", CONFIG.parent)
+        run_all(run, stop_after="train")
         curves = json.loads((run.path / "losses.json").read_text())
         new = losses(curves)
         for context_steps, (mean, seeds) in sorted(new.items()):

@@ -2,7 +2,10 @@ import pathlib
 
 import pytest
 
-from cl_imitate import block_size, config, load_config, populations, stages
+from cl_imitate import block_size, config, load_config, populations
+from cl_imitate.stages.artifacts import load_history
+from cl_imitate.stages.run import open_stage_run
+from cl_imitate.stages.simulating import simulate_stage
 from tests.ensembles import assert_same
 
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
@@ -64,8 +67,8 @@ def test_auto_must_have_been_measured_before_learners_are_made():
 def test_what_was_measured_is_kept_in_the_folder_and_used_by_every_stage(monkeypatch, tmp_path):
     def simulated(name, *overrides):
         experiment = load_config.load(SMOKE, overrides)
-        run = stages.open_stage_run(experiment, tmp_path / name, SMOKE.parent)
-        stages.simulate_stage(run)
+        run = open_stage_run(experiment, tmp_path / name, SMOKE.parent)
+        simulate_stage(run)
         return run
 
     monkeypatch.setattr(block_size, "measure", lambda *_, **__: {1: 10.0, 2: 20.0})
@@ -75,8 +78,8 @@ def test_what_was_measured_is_kept_in_the_folder_and_used_by_every_stage(monkeyp
     assert auto.written.simulation.block_size == "auto"
     monkeypatch.setattr(block_size, "measure", lambda *_, **__: {1: 30.0, 2: 20.0})
     auto.folder.forget("simulate")
-    stages.simulate_stage(auto)  # begun again on a busier day: the same learners
+    simulate_stage(auto)  # begun again on a busier day: the same learners
     given = simulated("given", "simulation.block_size=2")
     spec = populations.make("recorded", given.experiment).family.env.spec
-    first, second = (stages._load_history(run, "recorded", spec) for run in (auto, given))
+    first, second = (load_history(run, "recorded", spec) for run in (auto, given))
     assert_same(first, second)

@@ -18,8 +18,10 @@ RANKS = """
 3: envs/tasks simulate train cost imitators/learner_posterior
 4: evaluation/protocols evaluation/controls evaluation/answers evaluation/wording sweep populations
 5: evaluation/* block_size
-6: feeds stages show cli
-7: __main__
+6: feeds show
+7: stages/*
+8: cli
+9: __main__
 """
 RANK = {name: int(line[0]) for line in RANKS.strip().splitlines() for name in line[2:].split()}
 SEES_HISTORIES_ONLY = {"imitators/make", "imitators/transformer", "imitators/recurrent", "train"}

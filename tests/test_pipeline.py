@@ -10,10 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from cl_imitate import checkpoint, load_config, populations, stages
+from cl_imitate import checkpoint, load_config, populations
 from cl_imitate.evaluation import protocols, results
 from cl_imitate.histories import store
 from cl_imitate.imitators.make import make_imitator
+from cl_imitate.stages.artifacts import imitator_keys
+from cl_imitate.stages.corridor import STAGE_FUNCTIONS, gate_stage, run_all
+from cl_imitate.stages.evaluating import evaluate_stage
+from cl_imitate.stages.reporting import report_stage
+from cl_imitate.stages.run import Run, check_runnable, open_stage_run
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.toml"
@@ -25,11 +30,11 @@ def cli(*arguments, cwd=ROOT):
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory) -> stages.Run:
+def run(tmp_path_factory) -> Run:
     experiment = load_config.load(SMOKE)
-    stages.check_runnable(experiment, SMOKE.parent)
-    run = stages.open_stage_run(experiment, tmp_path_factory.mktemp("runs") / "smoke", SMOKE.parent)
-    stages.run_all(run)
+    check_runnable(experiment, SMOKE.parent)
+    run = open_stage_run(experiment, tmp_path_factory.mktemp("runs") / "smoke", SMOKE.parent)
+    run_all(run)
     return run
 
 
@@ -233,12 +238,12 @@ def test_imitators_that_this_run_did_not_train_are_refused(run, copied):
     shutil.rmtree(weights / "context_32")
     spec = populations.make("held_out", run.experiment).family.env.spec
     init = make_imitator(run.experiment.imitator, spec, context_steps=32).init
-    like = jax.eval_shape(jax.vmap(init), stages._imitator_keys(run.experiment)[0])
+    like = jax.eval_shape(jax.vmap(init), imitator_keys(run.experiment)[0])
     params = checkpoint.load(run.path / "checkpoints" / "imitators" / "context_32", like)
     checkpoint.save(weights / "context_32", jax.tree.map(lambda leaf: leaf + 1, params))
-    other = stages.open_stage_run(run.experiment, copied, SMOKE.parent)
+    other = open_stage_run(run.experiment, copied, SMOKE.parent)
     with pytest.raises(ValueError, match="the weights are not those that this run trained"):
-        stages.evaluate_stage(other)
+        evaluate_stage(other)
 
 
 def test_a_stage_is_redone_on_request_and_only_then(run, copied):
@@ -256,7 +261,7 @@ def test_a_stage_is_redone_on_request_and_only_then(run, copied):
 
 
 def test_a_second_process_on_one_folder_stops_with_an_error(copied):
-    held = stages.open_stage_run(load_config.load(SMOKE), copied, SMOKE.parent)
+    held = open_stage_run(load_config.load(SMOKE), copied, SMOKE.parent)
     with held.folder.lock():
         before = everything_in(copied)
         done = cli("run", SMOKE, "--run-dir", copied, "--resume")
@@ -276,8 +281,8 @@ def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
 def test_a_run_cut_short_goes_on_and_ends_with_the_same_bytes(run, copied):
     """Also: an evaluation that was half done is removed first."""
     (copied / "evaluation" / "cells.npz").write_bytes(b"half a file")
-    resumed = stages.open_stage_run(load_config.load(copied / "config.toml"), copied, SMOKE.parent)
-    stages.run_all(resumed)
+    resumed = open_stage_run(load_config.load(copied / "config.toml"), copied, SMOKE.parent)
+    run_all(resumed)
     for one, two in zip(cells(run), cells(resumed), strict=True):
         assert one.name == two.name
         for arm in one.returns:
@@ -324,16 +329,16 @@ def test_breakout_toml_itself_runs_with_tiny_sizes(tmp_path):
         "now_fork_step = 64\nlater_fork_step = 64\nstage_steps = [0]\nlater_steps = 32\nmonths = []\nrungs = []\n"
     )
     experiment = load_config.load(ROOT / "configs" / "breakout.toml", sizes)
-    stages.check_runnable(experiment, tmp_path)
-    run = stages.open_stage_run(experiment, tmp_path / "breakout", tmp_path)
+    check_runnable(experiment, tmp_path)
+    run = open_stage_run(experiment, tmp_path / "breakout", tmp_path)
     for name in ("simulate", "train", "evaluate"):
-        stages.STAGE_FUNCTIONS[name](run)
+        STAGE_FUNCTIONS[name](run)
     found = {cell.protocol for cell in cells(run)}
     assert found == {"now", "process", "later", "elsewhere"}
     with pytest.raises(ValueError, match="the stage gate has not finished"):
-        stages.report_stage(run)
-    stages.gate_stage(run)
-    verdict = stages.report_stage(run)
+        report_stage(run)
+    gate_stage(run)
+    verdict = report_stage(run)
     assert (run.path / "report" / "index.html").is_file()
     gate = load_config.load(run.path / "gate" / "config.toml")
     assert verdict["gate"]["fingerprint"] == load_config.fingerprint(gate)

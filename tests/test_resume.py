@@ -6,9 +6,11 @@ import time
 
 import pytest
 
-from cl_imitate import load_config, stages
+from cl_imitate import load_config
 from cl_imitate.interruption import InterruptedRunError, Notice
 from cl_imitate.keeper import Schedule
+from cl_imitate.stages.corridor import run_all
+from cl_imitate.stages.run import open_stage_run
 from tests.test_scripts import load
 
 kill_runs = load("kill_runs")
@@ -42,7 +44,7 @@ def run(folder, *, asked, overrides=()):
     while True:
         schedule = Schedule(every_seconds=0.0, notice=Countdown(asked))
         try:
-            stages.run_all(stages.open_stage_run(experiment, folder, SMOKE.parent, schedule))
+            run_all(open_stage_run(experiment, folder, SMOKE.parent, schedule))
         except InterruptedRunError:
             stops += 1
             assert stops < 200

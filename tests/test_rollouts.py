@@ -13,7 +13,10 @@ import pytest
 from cl_imitate import keys, load_config, populations, simulate
 from cl_imitate.evaluation import rollouts
 from cl_imitate.evaluation.closed_loop import Frozen
+from cl_imitate.evaluation.imitator_arms import imitator_arms
+from cl_imitate.evaluation.learner_arms import learner_arm, learner_arms, transplanted
 from cl_imitate.evaluation.protocols import Protocol
+from cl_imitate.evaluation.scene import Count, Scene, last_episode_end, make_prompt, make_scene, part_name
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 
@@ -69,9 +72,9 @@ def lived() -> tuple[populations.Population, simulate.Ensemble, History]:
     return population, jax.tree.map(jnp.copy, ensemble), jax.tree.map(np.asarray, history)
 
 
-def scene(protocol: Protocol = SPAN, **changes) -> rollouts.Scene:
+def scene(protocol: Protocol = SPAN, **changes) -> Scene:
     population, snapshot, past = lived()
-    made = rollouts.make_scene(
+    made = make_scene(
         protocol, 3, experiment(), population, snapshot, population, past, chunk_steps=16, best_history=1.0
     )
     return dataclasses.replace(made, **changes)
@@ -89,9 +92,9 @@ def nothing(_: int) -> None:
     pass
 
 
-def run(one: rollouts.Scene):
-    count = rollouts.Count()
-    learners = rollouts.learner_arms(one, one.snapshot, count=count, tick=nothing)
+def run(one: Scene):
+    count = Count()
+    learners = learner_arms(one, one.snapshot, count=count, tick=nothing)
     return rollouts.run_protocol(one, learners, frozen(), source_step=START, count=count, tick=nothing), count
 
 
@@ -119,13 +122,13 @@ def test_other_keys_or_another_age_are_other_coins():
         "env_keys": dataclasses.replace(one, env_keys=keys.members(keys.root(99), 4)),
         "age": dataclasses.replace(one, protocol=dataclasses.replace(SPAN, learner_step=START + 8)),
     }.items():
-        arms[name] = rollouts.imitator_arms(
+        arms[name] = imitator_arms(
             changed,
             frozen(),
             ways=("imitator",),
             prompt_step=START,
             num_steps=32,
-            count=rollouts.Count(),
+            count=Count(),
             tick=nothing,
         ).returns["imitator"]
     for name, returns in arms.items():
@@ -152,9 +155,7 @@ def test_a_cell_s_ceiling_is_for_the_epsilon_at_the_end_of_its_span():
 
 def test_a_held_learner_acts_at_the_fork_s_epsilon():
     one = scene(dataclasses.replace(SPAN, horizon_steps=512, now_steps=512), block_steps=16)
-    arm = rollouts.learner_arm(
-        one, "held", num_steps=512, hold=True, keeps_history=True, count=rollouts.Count(), tick=nothing
-    )
+    arm = learner_arm(one, "held", num_steps=512, hold=True, keeps_history=True, count=Count(), tick=nothing)
     share = arm.history.explored.mean()
     assert 0.25 < share < 0.35  # 0.3 at the fork; going on, it would fall to 0.1
 
@@ -163,10 +164,10 @@ def test_a_prompt_ends_with_the_last_whole_episode():
     done = np.zeros((2, 12), bool)
     done[0, [3, 9]] = True
     past = lived()[2].replace(terminated=done, truncated=np.zeros_like(done))
-    np.testing.assert_array_equal(rollouts.last_episode_end(past, 12), [10, 0])
-    np.testing.assert_array_equal(rollouts.last_episode_end(past, 9), [4, 0])
+    np.testing.assert_array_equal(last_episode_end(past, 12), [10, 0])
+    np.testing.assert_array_equal(last_episode_end(past, 9), [4, 0])
     _, _, whole = lived()
-    prompt = rollouts.make_prompt(scene(), START, length=CONTEXT)
+    prompt = make_prompt(scene(), START, length=CONTEXT)
     np.testing.assert_array_equal(prompt.last_action, whole.action[:, START - 1])
     np.testing.assert_array_equal(prompt.last_reward, whole.reward[:, START - 1])
     np.testing.assert_array_equal(prompt.tokens.obs, whole.obs[:, START - CONTEXT : START])
@@ -176,7 +177,7 @@ def test_a_prompt_ends_with_the_last_whole_episode():
 def test_a_transplanted_learner_keeps_weights_and_age_and_forgets_its_replay():
     population, snapshot, _ = lived()
     newborn = population.newborn()
-    moved = rollouts.transplanted(scene(snapshot=newborn), snapshot)
+    moved = transplanted(scene(snapshot=newborn), snapshot)
     for kept, own in zip(
         jax.tree.leaves((moved.learner.params, moved.learner.opt_state)),
         jax.tree.leaves((snapshot.learner.params, snapshot.learner.opt_state)),
@@ -190,6 +191,6 @@ def test_a_transplanted_learner_keeps_weights_and_age_and_forgets_its_replay():
 
 def test_arms_of_other_words_have_other_names():
     words = ["rung 1 a b", "rung 1 a_b", "rung 1 A b", "rung 1 a b ", "rung 1 (a, b)", "x" * 200, "x" * 201]
-    names = {rollouts.part_name(one, "learner").lower() for one in words}
+    names = {part_name(one, "learner").lower() for one in words}
     assert len(names) == len(words)
     assert all(re.fullmatch(r"[a-z0-9._+-]+", name) for name in names)

@@ -1,0 +1,183 @@
+"""The arms in which frozen imitators act, every seed and every way of acting at once."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from cl_imitate import keys, sharding
+from cl_imitate.evaluation import closed_loop, summary
+from cl_imitate.evaluation.closed_loop import Frozen
+from cl_imitate.evaluation.frozen import digest
+from cl_imitate.evaluation.scene import Count, Scene, Tick, again, make_prompt, part_name
+from cl_imitate.keeper import Keeper
+from cl_imitate.learners import dqn as dqn_lib
+from cl_imitate.types import age_bucket
+
+
+def frozen_name(context_steps: int, fork_step: int) -> str:
+    """How the imitators of one context length and fork are called beside their hash."""
+    return f"context {context_steps} fork {fork_step}"
+
+
+def _members(frozen: Frozen, ways: tuple[str, ...]) -> closed_loop.Members:
+    """One member for each way of acting and seed, ways outermost."""
+
+    def flags(*names: str) -> jax.Array:
+        return jnp.repeat(jnp.array([way in names for way in ways]), frozen.num_seeds)
+
+    def tile(leaf):
+        return jnp.concatenate([leaf] * len(ways))
+
+    return closed_loop.Members(
+        params=jax.tree.map(tile, frozen.params),
+        is_argmax=flags("imitator_argmax"),
+        wipes=flags("imitator_wiped"),
+        masks=flags("imitator_masked"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ImitatorArms:
+    """What the frozen imitators did, by way of acting."""
+
+    returns: dict[str, np.ndarray]  # mean returns [S, n, K]
+    cross_entropy: dict[
+        str, np.ndarray
+    ]  # [S, n, K]: nats an action, of the held learner's; empty if not judged
+    visits: dict[str, np.ndarray]  # int [S, n, V]
+
+    @property
+    def flat(self) -> dict[str, np.ndarray]:
+        """Every array by "<what>.<way>"."""
+        return {
+            f"{field.name}.{way}": values
+            for field in dataclasses.fields(self)
+            for way, values in getattr(self, field.name).items()
+        }
+
+    @classmethod
+    def from_flat(cls, arrays: dict[str, np.ndarray]) -> "ImitatorArms":
+        groups: dict[str, dict[str, np.ndarray]] = {field.name: {} for field in dataclasses.fields(cls)}
+        for key, values in arrays.items():
+            what, way = key.split(".")
+            groups[what][way] = values
+        return cls(**groups)
+
+
+@functools.cache
+def _judge(dqn: dqn_lib.DQN) -> closed_loop.Judge:
+    """The held learner's policy; cached, because a new function would compile anew."""
+
+    def judge(learner, obs):
+        state, rates, step = learner
+        return dqn.policy(state, rates, obs, step)
+
+    return judge
+
+
+def _judges(scene: Scene) -> Any:
+    """What `_judge` reads: the learners at the start of the cell, held; without what a policy does not need."""
+    step = max(0, scene.protocol.learner_step - scene.population.learner.learning_starts_steps)
+    state = scene.snapshot.learner.replace(target_params=None, opt_state=None, rows=None)
+    return state, scene.population.rates, jnp.full(scene.population.num_learners, step, jnp.int32)
+
+
+def imitator_arms(
+    scene: Scene,
+    frozen: Frozen,
+    *,
+    ways: tuple[str, ...],
+    prompt_step: int,
+    num_steps: int,
+    judged: bool = False,
+    count: Count,
+    tick: Tick,
+    keeper: Keeper | None = None,
+) -> ImitatorArms:
+    """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held."""
+    protocol, population, env = scene.protocol, scene.population, scene.population.family.env
+    num, name = population.num_learners, frozen_name(frozen.context_steps, protocol.fork_step)
+    part = part_name(protocol.label, "context", frozen.context_steps, "prompted at", prompt_step, *ways)
+    if keeper is not None and (done := keeper.finished(part)):
+        arrays, facts = done
+        count.imitator_steps += facts["imitator_steps"]
+        count.acted.setdefault(name, set()).add(facts["acted"])
+        tick(facts["imitator_steps"])
+        return ImitatorArms.from_flat(arrays)
+    members = _members(frozen, ways)
+    env_state, obs = jax.vmap(env.reset)(
+        again(scene.reset_keys), population.env_params, scene.snapshot.env_state
+    )
+    prompt = make_prompt(scene, prompt_step, length=frozen.context_steps) if prompt_step else None
+    mesh = sharding.ensemble_mesh(num)
+    rollout = closed_loop.start(
+        members,
+        env_state,
+        obs,
+        prompt,
+        imitator=frozen.imitator,
+        spec=env.spec,
+        start_step=protocol.learner_step,
+        num_blocks=num_steps // scene.block_steps,
+    )
+    rollout = closed_loop.place(rollout, mesh)
+    members = sharding.place(members, mesh, sharding.WHOLE)
+    env_keys, env_params = sharding.place((scene.env_keys, population.env_params), mesh, sharding.SPLIT)
+    seed_keys = keys.members(scene.act_key, frozen.num_seeds)
+    act_keys = jax.vmap(lambda key: keys.members(key, num))(
+        seed_keys[jnp.tile(jnp.arange(frozen.num_seeds), len(ways))]
+    )
+    act_keys = sharding.place(act_keys, mesh, PartitionSpec(None, sharding.ENSEMBLE))
+    age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
+    age = sharding.place(age, mesh, sharding.WHOLE)
+    learners = sharding.place(_judges(scene) if judged else (), mesh, sharding.SPLIT)
+    first, waiting = 0, None
+    a_block = act_keys.size * frozen.imitator.block_steps
+    if keeper is not None and (saved := keeper.load(part, lambda _: rollout)):
+        rollout, first = closed_loop.place(saved.tree, mesh), saved.facts["blocks"]
+        tick(first * a_block)
+    num_blocks = -(-num_steps // frozen.imitator.block_steps)
+    for block in range(first, num_blocks):
+        rollout, record = closed_loop.run_block(
+            rollout,
+            members,
+            act_keys,
+            env_keys,
+            env_params,
+            age,
+            learners,
+            imitator=frozen.imitator,
+            env=env,
+            judge=_judge(population.dqn) if judged else None,
+            block_steps=scene.block_steps,
+            mesh=mesh,
+        )
+        if waiting is not None:  # the device is one block ahead of the host
+            jax.block_until_ready(waiting.done)
+        waiting = record
+        tick(a_block)
+        steps = (block + 1) * frozen.imitator.block_steps
+        if keeper is not None and block + 1 < num_blocks and keeper.is_due(part, steps):
+            keeper.save(part, steps, rollout, {"blocks": block + 1})
+    imitator_steps = num_blocks * a_block
+    count.imitator_steps += imitator_steps
+    after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))
+    count.acted.setdefault(name, set()).add(after)
+
+    def by_way(values: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(ways, values.reshape(len(ways), frozen.num_seeds, num, -1), strict=True))
+
+    found = rollout.summary
+    arms = ImitatorArms(
+        returns=by_way(summary.block_means(found)),
+        cross_entropy=by_way(np.asarray(found.cross_entropy) / scene.block_steps) if judged else {},
+        visits=by_way(np.asarray(found.visits)),
+    )
+    if keeper is not None:
+        keeper.finish(part, arms.flat, {"imitator_steps": imitator_steps, "acted": after})
+    return arms

@@ -1,0 +1,130 @@
+"""Where a cell plays: what all of its arms share, and how an imitator is prompted there."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cl_imitate import config, keys, simulate
+from cl_imitate.evaluation.closed_loop import Prompt
+from cl_imitate.evaluation.protocols import Protocol
+from cl_imitate.histories import contexts
+from cl_imitate.learners import dqn as dqn_lib
+from cl_imitate.populations import Population
+from cl_imitate.types import History
+
+Tick = Callable[[int], None]
+"""Told how many steps (summed over streams) have just been done."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """Where a cell plays: the learners, their snapshot, their past, and the keys that all arms share."""
+
+    protocol: Protocol
+    population: Population
+    snapshot: simulate.Ensemble  # at protocol.learner_step
+    source: Population  # whose history prompts; the population itself but for ELSEWHERE
+    past: History | None  # the source's history on the host, [N, T]
+    env_keys: jax.Array  # keys [n]
+    reset_keys: jax.Array  # keys [n]
+    act_key: jax.Array
+    block_steps: int
+    chunk_steps: int
+    best_history: float  # the best recorded learner's return just before the fork
+    past_step: Callable[[int], int]  # from a step lived to a step of `past`, which may be thinned
+
+
+@dataclasses.dataclass
+class Count:
+    """What was spent."""
+
+    td_updates: int = 0
+    imitator_steps: int = 0
+    acted: dict[str, set[str]] = dataclasses.field(default_factory=dict)  # imitators -> hashes after acting
+
+
+def make_scene(
+    protocol: Protocol,
+    index: int,
+    experiment: config.Experiment,
+    population: Population,
+    snapshot: simulate.Ensemble,
+    source: Population,
+    past: History | None,
+    *,
+    chunk_steps: int,
+    best_history: float,
+    past_step: Callable[[int], int] = int,
+) -> Scene:
+    """The scene of the protocol at place `index` in `protocols.protocols(experiment)`."""
+    root = keys.root(experiment.seed)
+    env_key = keys.member(keys.stream(root, keys.Stream.ARM_ENV), index)
+    num = population.num_learners
+    return Scene(
+        protocol=protocol,
+        population=population,
+        snapshot=snapshot,
+        source=source,
+        past=past,
+        env_keys=keys.members(keys.stream(env_key, keys.Stream.ENV), num),
+        reset_keys=keys.members(keys.stream(env_key, keys.Stream.ENV_INIT), num),
+        act_key=keys.member(keys.stream(root, keys.Stream.ARM_ACT), index),
+        block_steps=experiment.evaluation.block_steps,
+        chunk_steps=chunk_steps,
+        best_history=best_history,
+        past_step=past_step,
+    )
+
+
+def again(shared_keys: jax.Array) -> jax.Array:
+    """The same keys for one more arm: that arms share their resets is the point."""
+    return jax.random.clone(shared_keys)
+
+
+def part_name(*words: object) -> str:
+    """What a keeper calls an arm: a folder's name, another one for any other words."""
+    told = " ".join(map(str, words))
+    return (
+        f"{re.sub(r'[^a-z0-9.+-]+', '_', told.lower())[:80]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    )
+
+
+def last_episode_end(past: History, step: int) -> np.ndarray:
+    """For each learner the number of steps up to the end of its last episode before `step`, int32 [N]."""
+    done = np.asarray(past.terminated | past.truncated)[:, :step]
+    back = np.argmax(done[:, ::-1], axis=1)
+    return np.where(done.any(axis=1), step - back, 0).astype(np.int32)
+
+
+def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
+    """The scene's source learners' last `length` steps before `step` (of their thinned history, if it is)."""
+    if scene.past is None:
+        raise ValueError(f"the cell {scene.protocol.label} is prompted but its source has no history")
+    num, spec = scene.population.num_learners, scene.source.family.env.spec
+    past = jax.tree.map(lambda x: jnp.asarray(x[:num]), scene.past)
+    end = jnp.asarray(last_episode_end(past, scene.past_step(step)))
+    tokens, is_there = contexts.prompt_windows(
+        past,
+        end,
+        length=length,
+        num_actions=spec.num_actions,
+        tell_ages=scene.protocol.age_step is not None,
+    )
+    rows = jnp.arange(num), jnp.maximum(end - 1, 0)
+    return Prompt(
+        tokens=tokens,
+        is_there=is_there,
+        last_action=past.action[rows].astype(jnp.int32),
+        last_reward=past.reward[rows].astype(jnp.float32),
+    )
+
+
+def epsilon_of(population: Population, step: int) -> float:
+    """The learners' exploration rate at an age in steps."""
+    learning_step = max(0, step - population.learner.learning_starts_steps)
+    return float(dqn_lib.epsilon_at(population.rates, jnp.int32(learning_step))[0])

@@ -1,0 +1,96 @@
+"""The stage in which frozen imitators act beside the learners that go on."""
+
+import functools
+
+from cl_imitate import populations, progress
+from cl_imitate.evaluation import protocols, results, rollouts
+from cl_imitate.evaluation.learner_arms import learner_arms
+from cl_imitate.evaluation.scene import Count, Scene, make_scene
+from cl_imitate.histories import contexts
+from cl_imitate.keeper import Keeper
+from cl_imitate.stages.artifacts import (
+    digests,
+    load_frozen,
+    load_history,
+    load_snapshot,
+    recorded_steps,
+)
+from cl_imitate.stages.run import Run, chunk_steps, contexts_of, keeper_of
+
+
+def evaluate_stage(run: Run) -> None:
+    """Every protocol's arms side by side, the imitators' weights frozen (hashed before and after)."""
+    run.folder.require("train")
+    experiment = run.experiment
+    count = Count()
+    keeper = keeper_of(run, "evaluate")
+    with run.folder.stage("evaluate", goes_on=not keeper.is_empty) as facts:
+        sources = {name: populations.make(name, experiment) for name in recorded_steps(experiment)}
+        spec = sources["held_out"].family.env.spec
+        past = {name: load_history(run, name, spec) for name in sources if name != "recorded"}
+        best = {
+            int(fork): level for fork, level in run.folder.manifest["stages"]["train"]["best_history"].items()
+        }
+        past = {
+            name: contexts.thin(history, **contexts.thinning(experiment)) for name, history in past.items()
+        }
+        imitators = {context: load_frozen(run, spec, context) for context in contexts_of(experiment)}
+        before = digests(imitators)
+        if before != run.folder.manifest["stages"]["train"]["sha256"]:
+            raise ValueError(
+                f"{run.path / 'checkpoints' / 'imitators'}: the weights are not those that this run trained (their "
+                "SHA-256 differs). Train again: `cl-imitate train --again` with this --run-dir."
+            )
+        cells = []
+        rung_index = 0
+        for index, protocol in enumerate(protocols.protocols(experiment)):
+            if protocol.rung is not None:
+                population = populations.on_rung(experiment, protocol.rung, rung_index)
+                source, rung_index = sources["held_out"], rung_index + 1
+                snapshot = population.newborn()
+            else:
+                population = source = sources[protocol.population]
+                snapshot = load_snapshot(run, population, protocol.learner_step)
+            scene = make_scene(
+                protocol,
+                index,
+                experiment,
+                population,
+                snapshot,
+                source,
+                past.get(source.name),
+                chunk_steps=chunk_steps(experiment),
+                best_history=best[protocol.fork_step],
+                past_step=functools.partial(contexts.thinned_step, **contexts.thinning(experiment)),
+            )
+            cells += _run_cells(run, scene, imitators, count, keeper)
+        after = {name: " and ".join(sorted(count.acted.get(name, {"never acted"}))) for name in before}
+        results.save_cells(run.path / "evaluation" / "cells.npz", cells, fingerprint=run.folder.fingerprint)
+        facts["frozen"] = {"sha256_before": before, "sha256_after": after}
+        facts["td_updates"] = count.td_updates
+        facts["imitator_steps"] = count.imitator_steps
+
+
+def _run_cells(run: Run, scene: Scene, imitators: dict, count: Count, keeper: Keeper) -> list[results.Cell]:
+    protocol, experiment = scene.protocol, run.experiment
+    last_fork = experiment.recorded_steps
+    source_snapshot = None
+    if protocol.transplant:
+        source_snapshot = load_snapshot(run, scene.source, last_fork)
+    num, seeds = scene.population.num_learners, experiment.training.num_seeds
+    arms = 2 + protocol.wiped + protocol.masked + protocol.transplant
+    streams = arms * seeds * len(imitators) + protocol.goes_on + protocol.transplant
+    total = num * (streams * protocol.horizon_steps + protocol.now_steps)
+    with progress.bar(f"evaluate {protocol.label}", total, "steps") as tick:
+        spent = {"count": count, "tick": tick, "keeper": keeper}
+        learners = learner_arms(scene, source_snapshot, **spent)
+        cells = []
+        for by_fork in imitators.values():
+            cells += rollouts.run_protocol(
+                scene,
+                learners,
+                by_fork[protocol.fork_step],
+                source_step=last_fork,
+                **spent,
+            )
+    return cells

@@ -1,0 +1,48 @@
+"""The last stage: decide, and draw."""
+
+import json
+from typing import Any
+
+from cl_imitate.evaluation import results, verdict
+from cl_imitate.stages.run import Run, gate_run, has_own_gate
+
+
+def report_stage(run: Run) -> dict[str, Any]:
+    """The verdict and the page; needs no accelerator. Returns the verdict."""
+    from cl_imitate import report  # here: the plotting library is slow to import and no other stage needs it
+
+    run.folder.require("evaluate")
+    experiment, fingerprint = run.experiment, run.folder.fingerprint
+    gate_cells = None
+    if not has_own_gate(experiment):
+        run.folder.require("gate")
+        gate = gate_run(run)
+        gate_cells = results.load_cells(
+            gate.path / "evaluation" / "cells.npz", fingerprint=gate.folder.fingerprint
+        )
+    with run.folder.stage("report"):
+        cells = results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=fingerprint)
+        manifest = run.folder.manifest
+        stages = manifest["stages"]
+        decided = verdict.decide(
+            experiment,
+            cells,
+            fingerprint=fingerprint,
+            frozen=stages["evaluate"]["frozen"],
+            seconds={name: facts["seconds"] for name, facts in stages.items()},
+            td_steps=sum(facts.get("td_updates", 0) for facts in stages.values()),
+            imitator_steps=stages["evaluate"]["imitator_steps"],
+            gate_cells=gate_cells,
+            gate_facts=stages.get("gate"),
+        )
+        run.folder.write_json("verdict.json", decided)
+        report.write(
+            run.path,
+            experiment=experiment,
+            cells=cells,
+            gate_cells=gate_cells,
+            verdict=decided,
+            manifest=manifest,
+            loss_curves=json.loads((run.path / "losses.json").read_text()),
+        )
+    return decided
