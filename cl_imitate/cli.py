@@ -67,6 +67,11 @@ class Evaluate(OneStage):
 
 
 @dataclasses.dataclass(frozen=True)
+class Control(OneStage):
+    """Make the controls that the config names: what says how far the answers can be believed."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Report(OneStage):
     """Decide, and draw the figures and the page. Needs no accelerator."""
 
@@ -84,7 +89,7 @@ class Envs:
     """The environment families that a config can name."""
 
 
-Command = Run | Simulate | Gate | Train | Evaluate | Report | Show | Envs
+Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Show | Envs
 
 
 def main() -> None:

@@ -285,6 +285,27 @@ class Evaluation:
     transplant: bool = True
 
 
+ControlName = Literal[
+    "learner_posterior",
+    "learner_posterior_without_truth",
+    "test_time_training",
+    "counterfactual_learner",
+    "sham",
+    "shuffled",
+    "reward_masked",
+    "stalled",
+    "pace",
+    "floor",
+]
+
+
+@_config
+class Controls:
+    """Which controls are made beside the protocols, and how large they are."""
+
+    run: tuple[ControlName, ...] = ()
+
+
 @_config
 class Gate:
     """Where the instrument shows that it can see a yes: this run's own PROCESS, or a Lock beside it."""
@@ -326,6 +347,7 @@ class Experiment:
     imitator: Imitator = dataclasses.field(default_factory=Imitator)
     training: Training = dataclasses.field(default_factory=Training)
     evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
+    controls: Controls = dataclasses.field(default_factory=Controls)
     gate: Gate = dataclasses.field(default_factory=Gate)
     rules: Rules = dataclasses.field(default_factory=Rules)
 

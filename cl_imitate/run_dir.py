@@ -18,12 +18,13 @@ import jax
 import cl_imitate
 from cl_imitate import compiling
 
-STAGES = ("simulate", "gate", "train", "evaluate", "report")
+STAGES = ("simulate", "gate", "train", "evaluate", "control", "report")
 _ARTIFACTS = {
     "simulate": ("histories", "checkpoints/learners", "resume/simulate"),
     "gate": (),  # a run folder of its own, which goes on where it stopped
     "train": ("checkpoints/imitators", "losses.json", "resume/train"),
     "evaluate": ("evaluation", "resume/evaluate"),
+    "control": ("controls", "resume/control"),
     "report": ("report", "verdict.json"),
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "tensorstore", "numpy")

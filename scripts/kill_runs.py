@@ -121,7 +121,9 @@ def stage_of(path: pathlib.Path) -> str:
         done = json.loads((path / "run" / "manifest.json").read_text())["stages"]
     except FileNotFoundError:
         return "start"
-    return next(name for name in ("simulate", "train", "evaluate", "report", "end") if name not in done)
+    return next(
+        name for name in ("simulate", "train", "evaluate", "control", "report", "end") if name not in done
+    )
 
 
 if __name__ == "__main__":

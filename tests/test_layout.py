@@ -16,9 +16,9 @@ RANKS = """
 1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding blocks
 2: envs/* learners/* imitators/* figures report keeper
 3: envs/tasks simulate train cost imitators/learner_posterior
-4: evaluation/protocols evaluation/controls evaluation/answers evaluation/wording sweep populations
+4: evaluation/protocols evaluation/answers evaluation/wording sweep populations
 5: evaluation/* block_size
-6: feeds show
+6: feeds show evaluation/controls/*
 7: stages/*
 8: cli
 9: __main__

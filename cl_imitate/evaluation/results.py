@@ -77,11 +77,41 @@ def save_cells(path: pathlib.Path, cells: list[Cell], *, fingerprint: str) -> No
         for group in ("returns", "scalars"):
             for key, value in getattr(cell, group).items():
                 arrays[f"{number}/{group}/{key}"] = np.asarray(value)
-    arrays["index"] = np.array(json.dumps({"fingerprint": fingerprint, "cells": index}))
+    save_arrays(path, arrays, fingerprint=fingerprint, cells=index)
+
+
+def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], *, fingerprint: str, **index: Any) -> None:
+    """Write arrays to one npz, atomically, with whose they are and further facts for JSON."""
+    index_array = np.array(json.dumps({"fingerprint": fingerprint, **index}))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp.npz")
-    np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(temporary, index=index_array, **arrays)  # pyright: ignore[reportArgumentType]
     temporary.replace(path)
+
+
+def load_arrays(
+    path: pathlib.Path, *, fingerprint: str, stage: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and facts that `save_arrays` wrote; `stage` made them.
+
+    Raises:
+      ValueError: the file is missing, damaged, or of another configuration.
+    """
+    try:
+        with np.load(path) as data:
+            arrays = dict(data)
+            index = json.loads(str(arrays.pop("index")))
+            found = index["fingerprint"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}). Redo it: `cl-imitate {stage} --again` with this --run-dir."
+        ) from error
+    if found != fingerprint:
+        raise ValueError(
+            f"{path} was made by another configuration (fingerprint {found[:12]}, this run has "
+            f"{fingerprint[:12]}). Use another --run-dir."
+        )
+    return arrays, index
 
 
 def load_cells(path: pathlib.Path, *, fingerprint: str) -> list[Cell]:
@@ -90,22 +120,16 @@ def load_cells(path: pathlib.Path, *, fingerprint: str) -> list[Cell]:
     Raises:
       ValueError: the file is missing, damaged, or of another configuration.
     """
+    arrays, index = load_arrays(path, fingerprint=fingerprint, stage="evaluate")
     try:
-        with np.load(path) as data:
-            index = json.loads(str(data["index"]))
-            if index["fingerprint"] != fingerprint:
-                raise ValueError(
-                    f"{path} was made by another configuration (fingerprint {index['fingerprint'][:12]}, "
-                    f"this run has {fingerprint[:12]}). Use another --run-dir."
-                )
-            return [_cell(number, meta, data) for number, meta in enumerate(index["cells"])]
-    except (OSError, KeyError, EOFError, json.JSONDecodeError, zipfile.BadZipFile, zlib.error) as error:
+        return [_cell(number, meta, arrays) for number, meta in enumerate(index["cells"])]
+    except KeyError as error:
         raise ValueError(
-            f"{path} cannot be read ({error}). Redo it: `cl-imitate evaluate --again` with this --run-dir."
+            f"{path} lacks {error}. Redo it: `cl-imitate evaluate --again` with this --run-dir."
         ) from error
 
 
-def _cell(number: int, meta: dict[str, Any], data: Any) -> Cell:
+def _cell(number: int, meta: dict[str, Any], data: dict[str, np.ndarray]) -> Cell:
     groups: dict[str, Any] = {
         group: {key: data[f"{number}/{group}/{key}"] for key in meta.pop(group)}
         for group in ("returns", "scalars")

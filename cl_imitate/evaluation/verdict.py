@@ -27,8 +27,7 @@ def decide(
     imitator_steps: int,
     gate_cells: Sequence[Cell] | None = None,
     gate_facts: Mapping[str, Any] | None = None,
-    not_run: Sequence[str] | None = None,
-    controls: Mapping[str, bool] | None = None,
+    controls: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict:
     """The verdict, ready for JSON (what could not be computed is null).
 
@@ -36,8 +35,7 @@ def decide(
       frozen: `sha256_before` and `sha256_after` of every imitator's parameters.
       gate_cells: the gate experiment's cells, where the gate is an experiment of its own.
       gate_facts: that experiment's `fingerprint` and `frozen`.
-      not_run: controls that were not run; None: all of the experiment page's.
-      controls: positive controls that were run, and whether each passed.
+      controls: what every control that was run says (`controls.study.Control.answer`).
     """
     contexts = sorted({cell.context_steps for cell in cells if cell.protocol != "gate"})
     by_context = {
@@ -54,7 +52,7 @@ def decide(
             "fingerprint": fingerprint,
             "void": _void_reasons(gate, frozen, controls or {}),
             "summary": wording.summary(questions, experiment.rules),
-            "not_run": list(wording.CONTROLS_NOT_RUN if not_run is None else not_run),
+            "not_run": wording.not_run(experiment, controls or {}),
             "controls": dict(controls or {}),
             "gate": gate,
             "frozen": dict(frozen),
@@ -93,7 +91,7 @@ def number(estimate: float | None, ci95: Sequence[float | None]) -> str:
     return f"{shown[0]} [{', '.join(shown[1:])}]"
 
 
-def _void_reasons(gate: dict, frozen: Mapping[str, Any], controls: Mapping[str, bool]) -> list[str]:
+def _void_reasons(gate: dict, frozen: Mapping[str, Any], controls: Mapping[str, Mapping]) -> list[str]:
     reasons = []
     if gate["passed"] is None:
         reasons.append(f"the gate was not run: {gate['reason']}")
@@ -102,7 +100,11 @@ def _void_reasons(gate: dict, frozen: Mapping[str, Any], controls: Mapping[str, 
             f"the gate failed: imitator {gate['imitator_gain']:.2f} of the learner's gain, wiped "
             f"{gate['wiped_gain']:.2f}, {gate['fraction_of_tasks_above_half']:.0%} of tasks above half"
         )
-    reasons += [f"a positive control failed: {name}" for name, passed in controls.items() if not passed]
+    reasons += [
+        f"a positive control failed: {name.replace('_', ' ')}"
+        for name, found in controls.items()
+        if found.get("passed") is False
+    ]
     reasons += _hash_reasons(frozen, "the frozen imitators'")
     if "frozen" in gate:
         reasons += _hash_reasons(gate["frozen"], "the gate's frozen imitators'")

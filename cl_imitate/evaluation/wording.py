@@ -1,8 +1,8 @@
 """The questions, rules and answers in plain words, for the verdict, the terminal and the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from cl_imitate.config import Rules
+from cl_imitate.config import Experiment, Rules
 
 QUESTIONS = {
     "now": "NOW: at the end of training, does it act as the learner does, and as well? (Joe today)",
@@ -15,20 +15,36 @@ QUESTIONS = {
 PREDICTED = {"now": "yes", "month": "yes", "process": "no", "later": "no", "elsewhere": "no"}
 """What the post predicts."""
 
-CONTROLS_NOT_RUN = (
-    "positive control: the learner posterior (a Bayesian mixture over learners actually run)",
-    "floor: clones of the learner that differ only in hidden randomness",
+_CONTROLS = (
+    (
+        ("learner_posterior",),
+        "positive control: the learner posterior (a Bayesian mixture over learners actually run)",
+    ),
+    (("learner_posterior_without_truth",), "the learner posterior with the true learner left out"),
+    (("floor",), "floor: clones of the learner that differ only in hidden randomness"),
+    (("sham",), "sham learner (the same return curve, made by mixing snapshots)"),
+    (("shuffled", "reward_masked"), "episodes shuffled; rewards masked"),
+    (("counterfactual_learner",), "counterfactual learner (an off-policy DQN fed the imitator's own stream)"),
+    (("stalled",), "stalled learner's history"),
+    (("pace",), "prompts from faster and slower learners at equal return"),
+    (("test_time_training",), "test-time training (the imitator's weights unfrozen)"),
+)
+_BESIDE = (
     "deterministic, replay-free learner",
     "visibility ladder (epsilon coin, replay indices, initialisation seed shown to the imitator)",
-    "sham learner (the same return curve, made by mixing snapshots)",
-    "episodes shuffled; rewards masked",
-    "counterfactual learner (an off-policy DQN fed the imitator's own stream)",
-    "stalled learner's history",
-    "test-time training (the imitator's weights unfrozen)",
-    "recurrent imitator with unbounded state",
     "sweep of model size, data and training steps until held-out cross-entropy stops falling",
     "analytic line: perfect use of the window",
 )
+
+
+def not_run(experiment: Experiment, controls: Collection[str]) -> list[str]:
+    """In words, what would make the answers more worth believing and was not run."""
+    missing = [words for names, words in _CONTROLS if not set(names) <= set(controls)]
+    recurrent = (
+        ["recurrent imitator with unbounded state"] if experiment.imitator.kind == "transformer" else []
+    )
+    return [*missing, *recurrent, *_BESIDE]
+
 
 _MEANING = {
     ("now", "yes"): "The frozen imitator is as good as the learner it watched, as the learner is now.",

@@ -1,5 +1,6 @@
 """The corridor: every stage in order. Each reads what earlier ones left in the run folder, and leaves its own there."""
 
+from cl_imitate.stages.controlling import control_stage
 from cl_imitate.stages.evaluating import evaluate_stage
 from cl_imitate.stages.reporting import report_stage
 from cl_imitate.stages.run import Run, gate_run, has_own_gate
@@ -27,6 +28,7 @@ STAGE_FUNCTIONS = {
     "gate": gate_stage,
     "train": train_stage,
     "evaluate": evaluate_stage,
+    "control": control_stage,
     "report": report_stage,
 }
 
@@ -35,6 +37,8 @@ def run_all(run: Run, *, stop_after: str = "report") -> None:
     """Every stage that has not finished in this folder, in order."""
     for name, stage in STAGE_FUNCTIONS.items():
         if name == "gate" and has_own_gate(run.experiment):
+            continue
+        if name == "control" and not run.experiment.controls.run:
             continue
         if not run.folder.is_done(name):
             stage(run)

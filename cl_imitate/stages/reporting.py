@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 from cl_imitate.evaluation import results, verdict
+from cl_imitate.evaluation.controls import registry
+from cl_imitate.stages.controlling import load_controls
 from cl_imitate.stages.run import Run, gate_run, has_own_gate
 
 
@@ -20,6 +22,8 @@ def report_stage(run: Run) -> dict[str, Any]:
         gate_cells = results.load_cells(
             gate.path / "evaluation" / "cells.npz", fingerprint=gate.folder.fingerprint
         )
+    if experiment.controls.run:
+        run.folder.require("control")
     with run.folder.stage("report"):
         cells = results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=fingerprint)
         manifest = run.folder.manifest
@@ -34,6 +38,7 @@ def report_stage(run: Run) -> dict[str, Any]:
             imitator_steps=stages["evaluate"]["imitator_steps"],
             gate_cells=gate_cells,
             gate_facts=stages.get("gate"),
+            controls=registry.answers(experiment, load_controls(run)),
         )
         run.folder.write_json("verdict.json", decided)
         report.write(

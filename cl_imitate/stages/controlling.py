@@ -1,0 +1,62 @@
+"""The stage in which the run's controls are made: what says how far its answers can be believed."""
+
+import pathlib
+
+from cl_imitate import populations, progress
+from cl_imitate.evaluation import results
+from cl_imitate.evaluation.controls.registry import CONTROLS
+from cl_imitate.evaluation.controls.study import Arrays, Study
+from cl_imitate.keeper import Keeper
+from cl_imitate.stages.artifacts import load_frozen, load_history, load_snapshot
+from cl_imitate.stages.run import Run, chunk_steps, contexts_of, keeper_of
+
+
+def control_stage(run: Run) -> None:
+    """Every control that the config names, one after the other; a finished one is not made again."""
+    run.folder.require("train")
+    keeper = keeper_of(run, "control")
+    with run.folder.stage("control", goes_on=not keeper.is_empty) as facts:
+        facts["run"] = list(run.experiment.controls.run)
+        for name in run.experiment.controls.run:
+            arrays = _measured(run, name, keeper)
+            results.save_arrays(_path(run, name), arrays, fingerprint=run.folder.fingerprint)
+
+
+def _measured(run: Run, name: str, keeper: Keeper) -> Arrays:
+    if done := keeper.finished(name):
+        return done[0]
+    control, experiment = CONTROLS[name], run.experiment
+    spec = populations.make("held_out", experiment).family.env.spec
+    with progress.bar(f"control {name.replace('_', ' ')}", control.work(experiment), "steps") as tick:
+        arrays = control.measure(
+            Study(
+                experiment=experiment,
+                spec=spec,
+                chunk_steps=chunk_steps(experiment),
+                population=lambda which: populations.make(which, experiment),
+                snapshot=lambda population, step: load_snapshot(run, population, step),
+                history=lambda which: load_history(run, which, spec),
+                imitators={context: load_frozen(run, spec, context) for context in contexts_of(experiment)},
+                tick=tick,
+                keeper=keeper,
+            )
+        )
+    keeper.finish(name, arrays, {})
+    return arrays
+
+
+def load_controls(run: Run) -> dict[str, Arrays]:
+    """What every control of the run measured, by name.
+
+    Raises:
+      ValueError: a file is missing, damaged, or of another configuration.
+    """
+    fingerprint = run.folder.fingerprint
+    return {
+        name: results.load_arrays(_path(run, name), fingerprint=fingerprint, stage="control")[0]
+        for name in run.experiment.controls.run
+    }
+
+
+def _path(run: Run, name: str) -> pathlib.Path:
+    return run.path / "controls" / f"{name}.npz"
