@@ -29,6 +29,9 @@ GLOSSARY = {
     "gain": "A return less the random policy's, as a share of the reference less the random policy's.",
     "wiped": "The imitator with its context cleared at every episode: it can learn nothing from one to the next.",
     "ceiling": "What perfect knowledge of the task would return at the learner's epsilon.",
+    "perfect use of the window": "What the best policy would return that knows the family and remembers only as "
+    "many last steps as the imitator, at the learner's epsilon. A break at this line says that the window does not "
+    "hold what there is to know; a break below it says something about learning.",
     "rung": "A step of the novelty ladder: how far the new task is from those of training.",
     "time constant": "The steps an arm takes to half of its own gain. Pace: the imitator's over the learner's.",
     "departure": "The first of three consecutive blocks in which imitator and learner surely differ by over a tenth of "

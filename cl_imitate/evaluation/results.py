@@ -20,6 +20,7 @@ ARMS = {
     "learner": "learner, weights changing",
     "learner_held": "learner, held",
     "learner_transplanted": "learner, transplanted",
+    "window": "perfect use of the window",
     "random": "random policy",
 }
 """Every arm's name and how a figure calls it. `learner` is the learner that goes on, or a fresh one."""

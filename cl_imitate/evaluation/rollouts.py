@@ -13,6 +13,7 @@ from cl_imitate.evaluation.imitator_arms import ImitatorArms, imitator_arms
 from cl_imitate.evaluation.learner_arms import LearnerArms
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.evaluation.scene import Count, Scene, Tick, epsilon_of, make_prompt
+from cl_imitate.imitators.perfect_window import make_perfect_window
 from cl_imitate.keeper import Keeper
 from cl_imitate.populations import Population
 from cl_imitate.types import History
@@ -100,7 +101,7 @@ def run_protocol(
         judged=protocol.name == "now_and_later",
         **spent,
     )
-    returns = {**learners.returns, **arms.returns}
+    returns = {**learners.returns, **arms.returns, **_window_line(scene, frozen, **spent)}
     if protocol.transplant:
         prompted = imitator_arms(
             scene,
@@ -126,6 +127,37 @@ def run_protocol(
         _cell(scene, frozen, "now", now, learners.random_level, scalars),
         _cell(scene, frozen, "later", returns, learners.random_level, {**best, **occupancy}),
     ]
+
+
+def _window_line(
+    scene: Scene, frozen: Frozen, *, count: Count, tick: Tick, keeper: Keeper | None
+) -> dict[str, np.ndarray]:
+    """The arm "window", where it is known: the best return with a memory as long as the imitator's.
+
+    It meets the same environments' coins. It is no frozen imitator: what it does is not counted or hashed as one's.
+    """
+    protocol, population, imitator = scene.protocol, scene.population, frozen.imitator
+    epsilon = epsilon_of(population, protocol.learner_step)
+    is_constant = epsilon == epsilon_of(population, protocol.learner_step + protocol.horizon_steps)
+    if not population.family.knows_window_line or not is_constant or protocol.age_step is not None:
+        return {}
+    window = make_perfect_window(
+        population.family.env.spec,
+        context_steps=frozen.context_steps,
+        epsilon=round(epsilon, 6),
+        block_steps=imitator.block_steps,
+    )
+    arms = imitator_arms(
+        scene,
+        Frozen(imitator=window, context_steps=frozen.context_steps, params={}, num_seeds=1),
+        ways=("window",),
+        prompt_step=protocol.prompt_step if protocol.name != "elsewhere" else 0,
+        num_steps=protocol.horizon_steps,
+        count=Count(),
+        tick=tick,
+        keeper=keeper,
+    )
+    return arms.returns
 
 
 def _occupancy(arms: ImitatorArms, learners: LearnerArms) -> dict[str, np.ndarray]:

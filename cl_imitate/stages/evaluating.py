@@ -79,7 +79,8 @@ def _run_cells(run: Run, scene: Scene, imitators: dict, count: Count, keeper: Ke
         source_snapshot = load_snapshot(run, scene.source, last_fork)
     num, seeds = scene.population.num_learners, experiment.training.num_seeds
     arms = 2 + protocol.wiped + protocol.masked + protocol.transplant
-    streams = arms * seeds * len(imitators) + protocol.goes_on + protocol.transplant
+    line = scene.population.family.knows_window_line  # of one seed
+    streams = (arms * seeds + line) * len(imitators) + protocol.goes_on + protocol.transplant
     total = num * (streams * protocol.horizon_steps + protocol.now_steps)
     with progress.bar(f"evaluate {protocol.label}", total, "steps") as tick:
         spent = {"count": count, "tick": tick, "keeper": keeper}
