@@ -415,7 +415,7 @@ def _line(axis: Axes, cell: Cell, arm: str, rules: Rules, **changes) -> float:
     axis.plot(
         ages[shown],
         middle[shown],
-        line,
+        linestyle=line,
         color=color,
         linewidth=1.8,
         label=label,
