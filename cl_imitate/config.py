@@ -330,6 +330,7 @@ class Rules:
     later_min_now_ratio: Rate = 0.7  # LATER is void below
     min_learner_gain: Rate = 0.2  # PROCESS and LATER are void where the learner itself gains less
     elsewhere_min_learner_gain: Rate = 0.8  # a rung counts only where the learner itself reaches this
+    converged_share: Rate = 0.05  # training: a fall over the last quarter under this share of what is left
     departure_margin: Rate = 0.1
     departure_blocks: Positive = 3
 

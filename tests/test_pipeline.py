@@ -55,7 +55,18 @@ def test_every_stage_leaves_its_artifact(run):
 
 
 def test_the_verdict_has_every_key_that_is_promised(run, verdict):
-    top = {"schema", "fingerprint", "void", "not_run", "gate", "frozen", "questions", "seconds", "td_steps"}
+    top = {
+        "schema",
+        "fingerprint",
+        "void",
+        "not_run",
+        "gate",
+        "frozen",
+        "training",
+        "questions",
+        "seconds",
+        "td_steps",
+    }
     assert top | {"imitator_steps", "rules"} <= set(verdict)
     assert verdict["fingerprint"] == run.folder.fingerprint
     gate = {"passed", "imitator_gain", "wiped_gain", "fraction_of_tasks_above_half"}
@@ -92,14 +103,16 @@ def test_every_arm_of_every_protocol_is_there_with_every_learner_seed_and_block(
             if arm != "learner_held":
                 assert np.isfinite(values).all(), (cell.name, arm)
     frozen = {"imitator", "imitator_argmax", "random"}
+    line = {"window"}
     wiped = {"imitator_wiped"}
     assert found == {
-        "process": frozen | {"learner", "learner_held", "imitator_masked"} | wiped,
-        "now": frozen | {"learner_held"} | wiped,
-        "later": frozen | {"learner", "learner_held"} | wiped,
+        "process": frozen | {"learner", "learner_held", "imitator_masked"} | wiped | line,
+        "now": frozen | {"learner_held"} | wiped | line,
+        "later": frozen | {"learner", "learner_held"} | wiped | line,
         "month": frozen | {"learner_held"},
         "elsewhere": frozen
         | wiped
+        | line  # on the rungs that are Locks
         | {"learner", "learner_held", "learner_transplanted", "imitator_prompted"},
     }
 
