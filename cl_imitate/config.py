@@ -314,6 +314,15 @@ class Rules:
 
 
 @_config
+class Fork:
+    """Whose learners a run goes on with, if they were not born in it; `cl-imitate fork` writes it."""
+
+    parent_fingerprint: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
+    step: Positive  # the learners' age; up to there their histories are the parent's
+    rates_since: Natural = 0  # the age since which their rates are those of `learner`; 0 = birth
+
+
+@_config
 class Experiment:
     """One run, whole."""
 
@@ -328,6 +337,7 @@ class Experiment:
     evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
     gate: Gate = dataclasses.field(default_factory=Gate)
     rules: Rules = dataclasses.field(default_factory=Rules)
+    fork: Fork | None = None
 
     @property
     def recorded_steps(self) -> int:

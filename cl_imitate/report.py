@@ -68,7 +68,8 @@ def write(
         sections=sections,
         facts=list(_facts(manifest)),
         configuration=toml_like(dataclasses.asdict(experiment)),
-        command=manifest.get("command") or f"cl-imitate run {run_dir / 'config.toml'}",
+        command=f"cl-imitate run {run_dir / 'config.toml'}"
+        + (f" --parent {manifest['parent']['path']}" if "parent" in manifest else ""),
         glossary=GLOSSARY,
         run_dir=run_dir,
     )
@@ -211,10 +212,13 @@ def _per_learner(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, Cel
 
 
 def _facts(manifest: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A manifest's entries as names and values, nested ones joined by dots."""
+    """A manifest's entries as names and values, nested ones joined by dots, those of a list counted from 1."""
     for key, value in manifest.items():
         if isinstance(value, Mapping):
             yield from _facts(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for number, one in enumerate(value, start=1):
+                yield from _facts(one, f"{prefix}{key}.{number}.")
         else:
             yield (
                 f"{prefix}{key}",

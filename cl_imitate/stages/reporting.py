@@ -23,6 +23,7 @@ def report_stage(run: Run) -> dict[str, Any]:
     with run.folder.stage("report"):
         cells = results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=fingerprint)
         manifest = run.folder.manifest
+        manifest.pop("attempts")  # this stage's own, which is under way
         stages = manifest["stages"]
         decided = verdict.decide(
             experiment,
