@@ -94,6 +94,14 @@ def check(parent: Run, experiment: config.Experiment) -> None:
 
 def _check_same_past(parent: Run, experiment: config.Experiment) -> None:
     was, now = _lived_with(parent.experiment), _lived_with(experiment)
+    if all("held_out_train_tasks" in recorded_steps(one) for one in (parent.experiment, experiment)):
+        for one, told in (
+            (parent.experiment, was),
+            (experiment, now),
+        ):  # those learners' tasks are the first so many
+            told["the number of training tasks (by training.num_validation)"] = populations.num_train_tasks(
+                one.simulation, one.training
+            )
     changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
     if not changed:
         return
@@ -116,9 +124,6 @@ def _lived_with(experiment: config.Experiment) -> dict[str, Any]:
         "simulation": {name: value for name, value in simulation.items() if name not in _FREE_OF_SIMULATION},
     }
     flat = {f"{table}.{name}": value for table, fields in fixed.items() for name, value in fields.items()}
-    if "held_out_train_tasks" in recorded_steps(experiment):  # they live in the tasks that are trained on
-        tasks = populations.num_train_tasks(experiment.simulation, experiment.training)
-        flat["the number of training tasks, by training.num_validation,"] = tasks
     return {"seed": experiment.seed, **flat}
 
 
