@@ -68,8 +68,7 @@ def write(
         sections=sections,
         facts=list(_facts(manifest)),
         configuration=toml_like(dataclasses.asdict(experiment)),
-        command=f"cl-imitate run {run_dir / 'config.toml'}"
-        + (f" --parent {manifest['parent']['path']}" if "parent" in manifest else ""),
+        command=manifest.get("command") or _command(run_dir, manifest),
         glossary=GLOSSARY,
         run_dir=run_dir,
     )
@@ -209,6 +208,11 @@ def _per_learner(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, Cel
         if usable:
             found[title] = max(usable, key=lambda one: one.fork_step)
     return found
+
+
+def _command(run_dir: pathlib.Path, manifest: Mapping[str, Any]) -> str:
+    parent = f" --parent {manifest['parent']['path']}" if "parent" in manifest else ""
+    return f"cl-imitate run {run_dir / 'config.toml'}{parent}"
 
 
 def _facts(manifest: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
