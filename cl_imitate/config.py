@@ -336,6 +336,15 @@ class Rules:
 
 
 @_config
+class Fork:
+    """Whose learners a run goes on with, if they were not born in it; `cl-imitate fork` writes it."""
+
+    parent_fingerprint: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
+    step: Positive  # the learners' age; up to there their histories are the parent's
+    rates_since: Natural = 0  # the age since which their rates are those of `learner`; 0 = birth
+
+
+@_config
 class Experiment:
     """One run, whole."""
 
@@ -351,6 +360,7 @@ class Experiment:
     controls: Controls = dataclasses.field(default_factory=Controls)
     gate: Gate = dataclasses.field(default_factory=Gate)
     rules: Rules = dataclasses.field(default_factory=Rules)
+    fork: Fork | None = None
 
     @property
     def recorded_steps(self) -> int:

@@ -71,7 +71,7 @@ def write(
         sections=sections,
         facts=list(_facts(manifest)),
         configuration=toml_like(dataclasses.asdict(experiment)),
-        command=manifest.get("command") or f"cl-imitate run {run_dir / 'config.toml'}",
+        command=manifest.get("command") or _command(run_dir, manifest),
         glossary=GLOSSARY,
         run_dir=run_dir,
     )
@@ -213,11 +213,19 @@ def _per_learner(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, Cel
     return found
 
 
+def _command(run_dir: pathlib.Path, manifest: Mapping[str, Any]) -> str:
+    parent = f" --parent {manifest['parent']['path']}" if "parent" in manifest else ""
+    return f"cl-imitate run {run_dir / 'config.toml'}{parent}"
+
+
 def _facts(manifest: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A manifest's entries as names and values, nested ones joined by dots."""
+    """A manifest's entries as names and values, nested ones joined by dots, those of a list counted from 1."""
     for key, value in manifest.items():
         if isinstance(value, Mapping):
             yield from _facts(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for number, one in enumerate(value, start=1):
+                yield from _facts(one, f"{prefix}{key}.{number}.")
         else:
             yield (
                 f"{prefix}{key}",

@@ -159,6 +159,8 @@ def imitator_arms(
         )
         if waiting is not None:  # the device is one block ahead of the host
             jax.block_until_ready(waiting.done)
+            if keeper is not None:
+                keeper.attempt.stepped()
         waiting = record
         tick(a_block)
         steps = (block + 1) * frozen.imitator.block_steps
