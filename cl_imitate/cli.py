@@ -163,6 +163,7 @@ def _run_stages(command: Run | OneStage) -> None:
 
 def _run_noticed(command: Run | OneStage, run) -> None:
     from cl_imitate import show
+    from cl_imitate.evaluation import power
     from cl_imitate.stages.corridor import STAGE_FUNCTIONS, run_all
 
     with run.folder.lock():
@@ -181,6 +182,8 @@ def _run_noticed(command: Run | OneStage, run) -> None:
             raise ValueError(
                 f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir."
             )
+        for line in power.notes(run.experiment):
+            print(f"note: {line}", file=sys.stderr)
         run_all(run)
     show.show(run.path)
 

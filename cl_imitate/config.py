@@ -350,6 +350,7 @@ class Experiment:
     controls: Controls = dataclasses.field(default_factory=Controls)
     gate: Gate = dataclasses.field(default_factory=Gate)
     rules: Rules = dataclasses.field(default_factory=Rules)
+    rules_sha256: str | None = None  # as registered before the run: rules with another hash are an error
 
     @property
     def recorded_steps(self) -> int:

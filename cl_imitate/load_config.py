@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 import tomli_w
 
-from cl_imitate import config
+from cl_imitate import config, statistics
 
 _EXPERIMENT = pydantic.TypeAdapter(config.Experiment)
 
@@ -65,6 +65,18 @@ def dump(experiment: config.Experiment) -> str:
 def fingerprint(experiment: config.Experiment) -> str:
     """SHA-256 of the canonical form: every field, sorted, defaults included."""
     text = json.dumps(dataclasses.asdict(experiment), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rules_sha256(experiment: config.Experiment) -> str:
+    """SHA-256 of all that decides: the rules, the gate's bounds, and how intervals are made."""
+    gate = {key: value for key, value in dataclasses.asdict(experiment.gate).items() if key != "experiment"}
+    decides = {
+        "rules": dataclasses.asdict(experiment.rules),
+        "gate": gate,
+        "interval": statistics.INTERVAL,
+    }
+    text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -184,6 +196,13 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
     def need(holds: bool, message: str) -> None:
         if not holds:
             raise ValueError(f"{origin}: {message}")
+
+    need(
+        experiment.rules_sha256 in (None, rules_sha256(experiment)),
+        f"rules_sha256 = {experiment.rules_sha256!r}, but the rules, the gate's bounds and the way of making intervals "
+        f"have {rules_sha256(experiment)}. Usual cause: a rule was changed after it was registered. Change it back, or "
+        "register anew, and say so",
+    )
 
     for name in ("now_fork_step", "later_fork_step"):
         step = getattr(evaluation, name)

@@ -32,8 +32,9 @@ def cell(
     lasting_noise: float = 0.0,
     **labels: Any,
 ) -> Cell:
-    """One cell. Learners differ by `noise`, the same in all arms; and each arm has its own noise besides, anew in each
-    block. Imitator seeds differ by `seed_noise`; each learner's arms by `lasting_noise`, the same in all blocks and seeds.
+    """One cell. Learners differ by `noise`, the same in all arms; and each arm has its own noise besides, anew in
+    each block. Imitator seeds differ by `seed_noise`; each learner's arms by `lasting_noise`, the same in all blocks
+    and seeds.
     """
     rng = np.random.default_rng(seed)
     shared = noise * rng.standard_normal((1, learners, 1))

@@ -27,7 +27,18 @@ RANK = {name: int(line[0]) for line in RANKS.strip().splitlines() for name in li
 SEES_HISTORIES_ONLY = {"imitators/make", "imitators/transformer", "imitators/recurrent", "train"}
 ONE_HOME = {"gymnax", "orbax", "matplotlib"}
 # Tests of more than one module; every other test_<name>.py is named after a module, or after a room.
-WIDE_TESTS = {"layout", "calibration", "configs", "contract", "parity", "pipeline", "probes", "smoke", "scripts", "resume"}
+WIDE_TESTS = {
+    "layout",
+    "calibration",
+    "configs",
+    "contract",
+    "parity",
+    "pipeline",
+    "probes",
+    "smoke",
+    "scripts",
+    "resume",
+}
 
 FILES = {
     path.relative_to(ROOT / "cl_imitate").with_suffix("").as_posix(): ast.parse(path.read_text())
