@@ -85,11 +85,21 @@ class Show:
 
 
 @dataclasses.dataclass(frozen=True)
+class Compare:
+    """Several finished runs side by side: a table, and a CSV file, a figure and a page."""
+
+    run_dirs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR DIR ...")]
+    """The runs' folders, two or more."""
+    out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")] = pathlib.Path("runs/comparison")
+    """Where comparison.csv, comparison.png and index.html go; what was there of these names is replaced."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Envs:
     """The environment families that a config can name."""
 
 
-Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Show | Envs
+Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Show | Compare | Envs
 
 
 def main() -> None:
@@ -121,6 +131,10 @@ def _dispatch(command: Command) -> None:
         from cl_imitate import show
 
         show.show(command.run_dir)
+    elif isinstance(command, Compare):
+        from cl_imitate import compare
+
+        compare.compare(command.run_dirs, command.out)
     else:
         set_up_jax()
         _run_stages(command)

@@ -14,11 +14,11 @@ RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding blocks
-2: envs/* learners/* imitators/* figures report keeper
+2: envs/* learners/* imitators/* figures comparison_figure report keeper
 3: envs/tasks simulate train cost imitators/learner_posterior
 4: evaluation/protocols evaluation/answers evaluation/wording sweep populations
 5: evaluation/* block_size
-6: feeds show evaluation/controls/*
+6: feeds show compare evaluation/controls/*
 7: stages/*
 8: cli
 9: __main__
