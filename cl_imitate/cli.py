@@ -115,11 +115,21 @@ class Show:
 
 
 @dataclasses.dataclass(frozen=True)
+class Compare:
+    """Several finished runs side by side: a table, and a CSV file, a figure and a page."""
+
+    run_dirs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR DIR ...")]
+    """The runs' folders, two or more."""
+    out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")] = pathlib.Path("runs/comparison")
+    """Where comparison.csv, comparison.png and index.html go; what was there of these names is replaced."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Envs:
     """The environment families that a config can name."""
 
 
-Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Fork | Show | Envs
+Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Fork | Show | Compare | Envs
 
 
 def main() -> None:
@@ -151,6 +161,10 @@ def _dispatch(command: Command) -> None:
         from cl_imitate import show
 
         show.show(command.run_dir)
+    elif isinstance(command, Compare):
+        from cl_imitate import compare
+
+        compare.compare(command.run_dirs, command.out)
     else:
         set_up_jax()
         _run_stages(command)
@@ -193,6 +207,7 @@ def _run_stages(command: Run | OneStage | Fork) -> None:
 
 def _run_noticed(command: Run | OneStage | Fork, run, parent) -> None:
     from cl_imitate import show
+    from cl_imitate.evaluation import power
     from cl_imitate.stages.corridor import STAGE_FUNCTIONS, run_all
     from cl_imitate.stages.forking import name_parent
 
@@ -214,6 +229,8 @@ def _run_noticed(command: Run | OneStage | Fork, run, parent) -> None:
             raise ValueError(
                 f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir."
             )
+        for line in power.notes(run.experiment):
+            print(f"note: {line}", file=sys.stderr)
         run_all(run)
     show.show(run.path)
 

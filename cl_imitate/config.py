@@ -304,6 +304,9 @@ class Controls:
     """Which controls are made beside the protocols, and how large they are."""
 
     run: tuple[ControlName, ...] = ()
+    floor_learners: Positive = 8  # so many held-out learners
+    floor_clones: Annotated[int, pydantic.Field(gt=2)] = 32  # and so many continuations of each
+    floor_states: Positive = 16  # compared on the last so many observations before each look
 
 
 @_config
@@ -361,6 +364,7 @@ class Experiment:
     gate: Gate = dataclasses.field(default_factory=Gate)
     rules: Rules = dataclasses.field(default_factory=Rules)
     fork: Fork | None = None
+    rules_sha256: str | None = None  # as registered before the run: rules with another hash are an error
 
     @property
     def recorded_steps(self) -> int:

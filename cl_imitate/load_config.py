@@ -14,7 +14,7 @@ from typing import Any
 import pydantic
 import tomli_w
 
-from cl_imitate import config
+from cl_imitate import config, statistics
 
 _EXPERIMENT = pydantic.TypeAdapter(config.Experiment)
 
@@ -69,6 +69,18 @@ def fingerprint(experiment: config.Experiment) -> str:
     if experiment.fork is None:
         del values["fork"]
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rules_sha256(experiment: config.Experiment) -> str:
+    """SHA-256 of all that decides: the rules, the gate's bounds, and how intervals are made."""
+    gate = {key: value for key, value in dataclasses.asdict(experiment.gate).items() if key != "experiment"}
+    decides = {
+        "rules": dataclasses.asdict(experiment.rules),
+        "gate": gate,
+        "interval": statistics.INTERVAL,
+    }
+    text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -189,6 +201,13 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
     def need(holds: bool, message: str) -> None:
         if not holds:
             raise ValueError(f"{origin}: {message}")
+
+    need(
+        experiment.rules_sha256 in (None, rules_sha256(experiment)),
+        f"rules_sha256 = {experiment.rules_sha256!r}, but the rules, the gate's bounds and the way of making intervals "
+        f"have {rules_sha256(experiment)}. Usual cause: a rule was changed after it was registered. Change it back, or "
+        "register anew, and say so",
+    )
 
     for name in ("now_fork_step", "later_fork_step"):
         step = getattr(evaluation, name)

@@ -63,7 +63,7 @@ def write(
     for figure in (one for found in sections.values() for one in found):
         _replace(folder / f"{figure.name}.png", figure.png)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": _number, "steps": steps, "inline": _inline}
+    environment.filters |= {"number": _number, "steps": steps, "inline": inline}
     source = importlib.resources.files("cl_imitate").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = environment.from_string(source).render(
         experiment=experiment,
@@ -243,7 +243,8 @@ def _number(value: float | None, interval: Sequence[float | None] | None = None,
     return shown[0] if interval is None else f"{shown[0]} [{', '.join(shown[1:])}]"
 
 
-def _inline(png: bytes) -> str:
+def inline(png: bytes) -> str:
+    """A PNG as an address that a page carries in itself."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 

@@ -29,9 +29,13 @@ def cell(
     blocks: int = 20,
     noise: float = 0.2,
     seed_noise: float = 0.0,
+    lasting_noise: float = 0.0,
     **labels: Any,
 ) -> Cell:
-    """One cell. Learners differ by `noise`, the same in all arms; and each arm has its own noise besides."""
+    """One cell. Learners differ by `noise`, the same in all arms; and each arm has its own noise besides, anew in
+    each block. Imitator seeds differ by `seed_noise`; each learner's arms by `lasting_noise`, the same in all blocks
+    and seeds.
+    """
     rng = np.random.default_rng(seed)
     shared = noise * rng.standard_normal((1, learners, 1))
     returns = {}
@@ -39,8 +43,9 @@ def cell(
         curve = np.broadcast_to(level, np.shape(level) or (blocks,))
         arm_seeds = seeds if arm.startswith("imitator") else 1
         own = noise * rng.standard_normal((arm_seeds, learners, len(curve)))
-        by_seed = seed_noise * rng.standard_normal((arm_seeds, 1, 1))
-        returns[arm] = curve + shared + own + by_seed
+        lasting = lasting_noise * rng.standard_normal((1, learners, 1))
+        by_seed = seed_noise * rng.standard_normal((arm_seeds, 1, 1)) if arm_seeds > 1 else 0.0
+        returns[arm] = curve + shared + own + lasting + by_seed
     fields: dict[str, Any] = {
         "name": f"{protocol} {' '.join(str(value) for value in labels.values())}",
         "context_steps": 128,

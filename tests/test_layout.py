@@ -13,12 +13,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum circumstances
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
-1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir attempt progress sharding blocks
-2: envs/* learners/* imitators/* figures report keeper
+1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir attempt progress sharding
+1: blocks
+2: envs/* learners/* imitators/* figures report keeper comparison_figure
 3: envs/tasks simulate train cost imitators/learner_posterior
 4: evaluation/protocols evaluation/answers evaluation/wording sweep populations
 5: evaluation/* block_size
-6: feeds show evaluation/controls/*
+6: feeds show compare evaluation/controls/*
 7: stages/*
 8: cli
 9: __main__
@@ -27,7 +28,18 @@ RANK = {name: int(line[0]) for line in RANKS.strip().splitlines() for name in li
 SEES_HISTORIES_ONLY = {"imitators/make", "imitators/transformer", "imitators/recurrent", "train"}
 ONE_HOME = {"gymnax", "orbax", "matplotlib"}
 # Tests of more than one module; every other test_<name>.py is named after a module, or after a room.
-WIDE_TESTS = {"layout", "configs", "contract", "parity", "pipeline", "probes", "smoke", "scripts", "resume"}
+WIDE_TESTS = {
+    "layout",
+    "calibration",
+    "configs",
+    "contract",
+    "parity",
+    "pipeline",
+    "probes",
+    "smoke",
+    "scripts",
+    "resume",
+}
 
 FILES = {
     path.relative_to(ROOT / "cl_imitate").with_suffix("").as_posix(): ast.parse(path.read_text())

@@ -181,17 +181,40 @@ def spread(seeds: int, between: float) -> statistics.Estimate:
     return statistics.estimate(mean, values, task=np.arange(25), rng=generator(), samples=400)
 
 
-def test_under_eight_seeds_the_wider_of_both_intervals_is_taken():
-    wide, narrow = spread(3, between=2.0), spread(3, between=1e-3)
-    assert wide.interval() == statistics.t_interval(wide.seed_values)
-    assert narrow.interval() == pytest.approx(tuple(np.quantile(narrow.draws, [0.025, 0.975])))
-    assert spread(7, between=2.0).interval() == statistics.t_interval(spread(7, between=2.0).seed_values)
+def test_what_learners_and_what_seeds_leave_open_are_added_as_squares():
+    both, apart = spread(3, between=2.0), spread(3, between=0.0)
+    over_learners = np.abs(np.subtract(apart.interval(), apart.value))
+    np.testing.assert_allclose(  # all seeds meet the same learners, so that nothing but their spread is added
+        np.abs(np.subtract(both.interval(), both.value)),
+        np.hypot(over_learners, statistics.seed_half_width(both.seed_values, 0.95)),
+    )
+    assert both.seed_values.std() > 1.0 > 1e-12 > apart.seed_values.std()
 
 
-def test_from_eight_seeds_on_seeds_are_resampled_and_no_t_interval_is_taken():
-    many = spread(8, between=2.0)
-    assert many.interval() == pytest.approx(tuple(np.quantile(many.draws, [0.025, 0.975])))
-    assert many.draws.std() > 1.3 * spread(8, between=0.0).draws.std()
+@pytest.mark.parametrize("seeds", [2, 7, 8, 20])
+def test_the_spread_of_seeds_is_never_left_out_however_many_there_are(seeds):
+    many = spread(seeds, between=2.0)
+    half = statistics.seed_half_width(many.seed_values, 0.95)
+    assert np.diff(many.interval()) > 2 * half
+    assert half == pytest.approx(np.diff(statistics.t_interval(many.seed_values))[0] / 2)
+
+
+def test_few_tasks_stretch_the_percentile_interval_to_what_students_t_gives():
+    values = generator(5).standard_normal((1, 6))
+    found = statistics.estimate(mean, values, task=np.arange(6), rng=generator(), samples=40_000)
+    closed = statistics.t_interval(values[0])
+    np.testing.assert_allclose(found.interval(), closed, atol=0.1 * np.ptp(closed))
+    shared = statistics.estimate(mean, values, task=np.arange(6) // 2, rng=generator(), samples=4000)
+    assert (found.num_units, shared.num_units) == (6, 3)
+    single = statistics.estimate(mean, values, task=np.zeros(6), rng=generator(), samples=4000)
+    assert single.num_units == 6  # a single task is what it is: its learners are the sample
+
+
+def test_a_seed_whose_own_estimate_is_no_number_leaves_everything_open():
+    found = statistics.Estimate(
+        value=1.0, draws=np.ones(50), seed_values=np.array([1.0, np.nan]), num_learners=5
+    )
+    assert found.interval() == (-np.inf, np.inf)
 
 
 def test_a_draw_that_is_no_number_widens_the_interval_to_both_sides():
@@ -202,7 +225,7 @@ def test_a_draw_that_is_no_number_widens_the_interval_to_both_sides():
 
 def normal_estimate(value: float, error: float) -> statistics.Estimate:
     draws = value + error * scipy.stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
-    return statistics.Estimate(value=value, draws=draws, seed_values=np.zeros(1), num_learners=9)
+    return statistics.Estimate(value=value, draws=draws, seed_values=np.zeros(1), num_learners=10**6)
 
 
 @pytest.mark.parametrize(

@@ -171,14 +171,17 @@ def _parity_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
 
 
 def _process(experiment: Experiment, cells: Sequence[Cell]) -> dict:
-    stages = []
+    stages, ratios = [], []
     for cell in _pick(_last_fork(cells, "process"), "process", split="held_out"):
-        stages.append({"stage_step": cell.start_step, **_growth_entry(experiment, cell, own_start=False)})
+        entry, ratio = _growth_entry(experiment, cell, own_start=False)
+        stages.append({"stage_step": cell.start_step, **entry})
+        ratios.append(ratio)
+    _add_after_holm(stages, ratios, experiment.rules)
     return {**_headline(stages, "stage_step", 0, "PROCESS from an empty context"), "stages": stages}
 
 
 def _later(experiment: Experiment, cells: Sequence[Cell], nows: list[dict], stages: list[dict]) -> dict:
-    forks = []
+    forks, ratios = [], []
     life = next(
         (stage.get("learner_time_constant_steps") for stage in stages if not stage["stage_step"]), None
     )
@@ -187,22 +190,28 @@ def _later(experiment: Experiment, cells: Sequence[Cell], nows: list[dict], stag
         now_ratio = next((ratio for ratio in measured if math.isfinite(ratio)), None)
         if now_ratio is None:
             now_ratio = _parity_entry(experiment, _opening(experiment, cell))[0]["ratio"]
-        entry = _growth_entry(experiment, cell, own_start=True, now_ratio=now_ratio)
+        entry, ratio = _growth_entry(experiment, cell, own_start=True, now_ratio=now_ratio)
         horizon = cell.block_steps * max(values.shape[-1] for values in cell.returns.values())
         entry["horizon_time_constants"] = horizon / life if life else math.nan
         forks.append({"fork_step": cell.fork_step, "now_ratio": now_ratio, **entry})
+        ratios.append(ratio)
+    _add_after_holm(forks, ratios, experiment.rules)
     return {**_headline(forks, "fork_step", experiment.evaluation.later_fork_step, "LATER"), "forks": forks}
 
 
 def _growth_entry(
     experiment: Experiment, cell: Cell, *, own_start: bool, now_ratio: float | None = None
-) -> dict:
+) -> tuple[dict, Estimate]:
     """PROCESS and, with `own_start` and `now_ratio`, LATER."""
     rules = experiment.rules
     needed = ("imitator", "learner", "learner_held") if own_start else ("imitator", "learner")
     if absent := metrics.missing_arms(cell, *needed):
         reason = f"arm not run: {', '.join(absent)}"
-        return {**_not_run(reason, "ratio"), "learner_gain": math.nan, "pace": math.nan}
+        return {
+            **_not_run(reason, "ratio"),
+            "learner_gain": math.nan,
+            "pace": math.nan,
+        }, statistics.nothing()
     found = metrics.growth(
         cell,
         rules,
@@ -224,7 +233,7 @@ def _growth_entry(
             "this schedule"
         )
         reason = f"{reason}; {clock}" if reason else clock
-    return {
+    entry = {
         "answer": answer,
         "reason": reason,
         "ratio": found.ratio.value,
@@ -249,6 +258,23 @@ def _growth_entry(
         ),
         **_sizes(found.ratio),
     }
+    return entry, found.ratio
+
+
+def _add_after_holm(entries: list[dict], ratios: Sequence[Estimate], rules: Rules) -> None:
+    """`answer_after_holm`: what may be said of each of several stages, forks or rungs when all are looked at at once.
+
+    The answer to a question needs no such correction: it is that of one entry named before the run, or it needs all of
+    them to agree (an intersection-union test; Berger 1982).
+    """
+    settled = {}
+    for answer, bound in (("yes", rules.learns_yes), ("no", rules.learns_no)):
+        asked = [number for number, one in enumerate(entries) if one["answer"] in ("yes", "no", "partial")]
+        decided = statistics.holm([ratios[number] for number in asked], bound, confidence=rules.confidence)
+        settled[answer] = {number for number, is_so in zip(asked, decided, strict=True) if is_so}
+    for number, one in enumerate(entries):
+        lost = one["answer"] in settled and number not in settled[one["answer"]]
+        one["answer_after_holm"] = "partial" if lost else one["answer"]
 
 
 def _exceeds_its_data(experiment: Experiment, cell: Cell) -> dict:
@@ -283,6 +309,7 @@ def _elsewhere(experiment: Experiment, cells: Sequence[Cell]) -> dict:
         )
     )
     rungs = [entry for entry, _ in found]
+    _add_after_holm(rungs, [recovered for _, recovered in found], experiment.rules)
     high = [(entry, recovered) for entry, recovered in found if entry["rung"] not in ("0", "1")]
     counted = [(entry, recovered) for entry, recovered in high if entry["counted"]]
     if not high:

@@ -35,6 +35,9 @@ def held_tokens(held: History, prompt: Prompt) -> StepTokens:
     )
 
 
+_LEAST = 1e-6  # of a probability, in a logarithm
+
+
 @functools.partial(jax.jit, static_argnames=("imitator",))
 def _forced_logits(params, prompt, tokens, *, imitator: Imitator):
     """One imitator's log probabilities [n, T, A] on tokens [T, n], T at most its `block_steps`."""
@@ -50,13 +53,50 @@ def _forced_logits(params, prompt, tokens, *, imitator: Imitator):
 
 
 @functools.partial(jax.jit, static_argnames=("dqn",))
-def _policies(learner, rates, obs, step, *, dqn: DQN):
-    """The held learners' action probabilities [n, T, A]."""
+def policies(learner, rates, obs, step, *, dqn: DQN):
+    """Learners' action probabilities [n, T, A] as they are, on observations [n, T, ...]."""
 
     def one(state, rates, obs):
         return jax.vmap(lambda o: dqn.policy(state, rates, o, step))(obs)
 
     return jax.vmap(one)(learner, rates, obs)
+
+
+def forced_over(
+    imitator: Imitator, params: Any, prompt: Prompt, history: History, wanted: np.ndarray
+) -> np.ndarray:
+    """Seeds' log probabilities [S, n, W, A] at the `wanted` steps (increasing, int [W]) of a history [n, T].
+
+    The memory is read anew at every block, as when the imitators act.
+    """
+    tokens, size = held_tokens(jax.tree.map(jnp.asarray, history), prompt), imitator.block_steps
+
+    def begin(params):
+        memory = imitator.init_memory(prompt.is_there.shape[0])
+        return imitator.prompt(params, memory, prompt.tokens, prompt.is_there)
+
+    memory, found = jax.jit(jax.vmap(begin))(params), []
+    for first in range(0, int(wanted[-1]) + 1, size):
+        block = jax.tree.map(lambda x, at=first: x[at : at + size], tokens)
+        log_probs, memory = _forced_block(params, memory, block, imitator=imitator)
+        inside = wanted[(wanted >= first) & (wanted < first + size)] - first
+        found.append(np.asarray(log_probs[:, :, inside]))
+    return np.concatenate(found, axis=2)
+
+
+@functools.partial(jax.jit, static_argnames=("imitator",))
+def _forced_block(params, memory, tokens, *, imitator: Imitator):
+    """Log probabilities [S, n, T, A] on tokens [T, n], and the memories after them."""
+
+    def one(params, memory):
+        def read(memory, token):
+            logits, memory = imitator.act(params, memory, token)
+            return memory, jax.nn.log_softmax(logits)
+
+        memory, log_probs = jax.lax.scan(read, imitator.begin_block(params, memory), tokens)
+        return jnp.swapaxes(log_probs, 0, 1), memory
+
+    return jax.vmap(one)(params, memory)
 
 
 def teacher_forced(
@@ -81,7 +121,7 @@ def teacher_forced(
     tokens = held_tokens(held, prompt)
     forced = functools.partial(_forced_logits, imitator=imitator)
     log_probs = jax.vmap(forced, (0, None, None))(params, prompt, tokens)
-    policy = _policies(learner, rates, held.obs, step, dqn=dqn)
+    policy = policies(learner, rates, held.obs, step, dqn=dqn)
     taken = jax.nn.one_hot(held.action, policy.shape[-1])
     seeds = jnp.broadcast_to(taken[None], log_probs.shape)
     spread = jnp.broadcast_to(policy[None], log_probs.shape)
@@ -92,3 +132,14 @@ def teacher_forced(
         ],
         "action_total_variation": np.asarray(0.5 * jnp.abs(jnp.exp(log_probs) - spread).sum(-1).mean(-1)),
     }
+
+
+def total_variation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Between probabilities [..., A]."""
+    return 0.5 * np.abs(one - other).sum(axis=-1)
+
+
+def nats(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """KL(one || other) between probabilities [..., A]."""
+    one, other = np.maximum(one, _LEAST), np.maximum(other, _LEAST)
+    return (one * (np.log(one) - np.log(other))).sum(axis=-1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cl_imitate import load_config
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import answers, convergence, wording
 from cl_imitate.evaluation.results import Cell
@@ -68,6 +69,7 @@ def decide(
             "td_steps": td_steps,
             "imitator_steps": imitator_steps,
             "rules": dataclasses.asdict(experiment.rules),
+            "rules_sha256": load_config.rules_sha256(experiment),
         }
     )
 

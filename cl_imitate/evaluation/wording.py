@@ -30,7 +30,6 @@ _CONTROLS = (
     (("test_time_training",), "test-time training (the imitator's weights unfrozen)"),
 )
 _BESIDE = (
-    "deterministic, replay-free learner",
     "visibility ladder (epsilon coin, replay indices, initialisation seed shown to the imitator)",
     "sweep of model size, data and training steps until held-out cross-entropy stops falling",
     "analytic line: perfect use of the window",
@@ -43,7 +42,8 @@ def not_run(experiment: Experiment, controls: Collection[str]) -> list[str]:
     recurrent = (
         ["recurrent imitator with unbounded state"] if experiment.imitator.kind == "transformer" else []
     )
-    return [*missing, *recurrent, *_BESIDE]
+    replay_free = [] if experiment.learner.replay == "latest" else ["deterministic, replay-free learner"]
+    return [*missing, *recurrent, *replay_free, *_BESIDE]
 
 
 _MEANING = {

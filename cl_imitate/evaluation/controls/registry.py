@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_imitate.config import Experiment
+from cl_imitate.evaluation.controls.floor import FLOOR
 from cl_imitate.evaluation.controls.study import Arrays, Control
 
-CONTROLS: dict[str, Control] = {}
+CONTROLS: dict[str, Control] = {
+    "floor": FLOOR,
+}
 
 
 def answers(experiment: Experiment, measured: Mapping[str, Arrays]) -> dict[str, dict[str, Any]]:

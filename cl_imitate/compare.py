@@ -1,0 +1,239 @@
+"""Several runs side by side: a table on the terminal, and a CSV file, a figure and a page of it."""
+
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import rich.box
+import rich.console
+import rich.markup
+import rich.table
+
+from cl_imitate import load_config, report
+from cl_imitate.comparison_figure import comparison
+from cl_imitate.config import Experiment
+from cl_imitate.evaluation import verdict
+
+_NAMES_APART = ("name", "rules_sha256")  # what a run is called says nothing of what it is
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ComparedRun:
+    """A finished run, as its folder tells it."""
+
+    name: str
+    path: pathlib.Path
+    experiment: Experiment
+    verdict: Mapping[str, Any]
+
+    @property
+    def rules_sha256(self) -> str | None:
+        """None: of a version that made no hash."""
+        return self.verdict.get("rules_sha256")
+
+
+def compare(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
+    """Print the runs side by side, and write comparison.csv, comparison.png and index.html into `out`.
+
+    Returns the warnings, which are printed too.
+
+    Raises:
+      ValueError: fewer than two runs, one given twice, or a folder that holds no finished run.
+    """
+    runs = [load(path) for path in paths]
+    if len({one.path.resolve() for one in runs}) < max(len(runs), 2):
+        raise ValueError(
+            f"compare was given {', '.join(map(str, paths)) or 'nothing'}: give two or more different run folders."
+        )
+    runs = _with_own_names(runs)
+    found = list(warnings(runs))
+    for words in found:
+        print(f"warning: {words}", file=sys.stderr)
+    rich.console.Console().print(_table(runs), highlight=False)
+    figure = comparison([(one.name, one.verdict) for one in runs], runs[0].experiment.rules)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "comparison.csv").write_text(to_csv(runs))
+        (out / "comparison.png").write_bytes(figure.png)
+        (out / "index.html").write_text(_page(runs, figure, found), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error.strerror}). Use another --out.") from error
+    print(f"figure, table and page: {out.resolve()}")
+    return found
+
+
+def load(path: pathlib.Path) -> ComparedRun:
+    """A run's folder.
+
+    Raises:
+      ValueError: it holds no run, or one without a verdict, or something is damaged.
+    """
+    if not (path / "manifest.json").is_file() or not (path / "config.toml").is_file():
+        raise ValueError(f"{path} is not a run's folder: it has no manifest.json and config.toml.")
+    if not (path / "verdict.json").is_file():
+        raise ValueError(f"{path} has no verdict yet. Finish it: `cl-imitate run --resume --run-dir {path}`.")
+    try:
+        decided = json.loads((path / "verdict.json").read_text())
+        verdict.rows(decided)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path / 'verdict.json'} is damaged ({error}). Redo it: `cl-imitate report --again --run-dir {path}`."
+        ) from error
+    return ComparedRun(
+        name=path.resolve().name,
+        path=path,
+        experiment=load_config.load(path / "config.toml"),
+        verdict=decided,
+    )
+
+
+def differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
+    """The config fields in which the runs differ, by dotted key: each run's value; a dash where it has none."""
+    flat = [dict(_flat(dataclasses.asdict(one.experiment))) for one in runs]
+    names = dict.fromkeys(name for one in flat for name in one if name not in _NAMES_APART)
+    found = {name: [_shown(one.get(name)) for one in flat] for name in names}
+    return {name: values for name, values in found.items() if len(set(values)) > 1}
+
+
+def warnings(runs: Sequence[ComparedRun]) -> Iterator[str]:
+    """What makes answers not comparable."""
+    hashes = {one.name: (one.rules_sha256 or "none")[:12] for one in runs}
+    if len(set(hashes.values())) > 1:
+        told = ", ".join(f"{name} {sha}" for name, sha in hashes.items())
+        yield (
+            f"the decision rules differ, so answers are not comparable (estimates are): {told}. Bounds drawn are "
+            f"those of {runs[0].name}."
+        )
+    for one in runs:
+        if one.verdict["void"]:
+            yield f"{one.name} is void: {'; '.join(one.verdict['void'])}"
+
+
+def to_csv(runs: Sequence[ComparedRun]) -> str:
+    """A line a run: where it lies, what differs, every answer and estimate with its interval, every control's."""
+    fields = differing(runs)
+    rows = []
+    for number, one in enumerate(runs):
+        row: dict[str, Any] = {
+            "run": one.name,
+            "path": str(one.path),
+            "fingerprint": one.verdict["fingerprint"],
+            "rules_sha256": one.rules_sha256,
+            "void": "; ".join(one.verdict["void"]),
+            "gate": one.verdict["gate"]["passed"],
+            **{name: values[number] for name, values in fields.items()},
+        }
+        for name, question in one.verdict["questions"].items():
+            row[name] = question["answer"]
+            row |= _estimate(name, question)
+        for name, control in one.verdict.get("controls", {}).items():
+            row |= _estimates(f"control.{name}", control)
+        rows.append(row)
+    stream = io.StringIO()
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _estimate(name: str, found: Mapping) -> dict[str, Any]:
+    low, high = found["ci95"]
+    return {f"{name}.estimate": found["estimate"], f"{name}.low": low, f"{name}.high": high}
+
+
+def _estimates(name: str, found: Mapping) -> dict[str, Any]:
+    """Every estimate with an interval in a control's answer, however deep."""
+    row = _estimate(name, found) if {"estimate", "ci95"} <= set(found) else {}
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            row |= _estimates(f"{name}.{key}", value)
+    return row
+
+
+def _columns(runs: Sequence[ComparedRun]) -> list[str]:
+    return ["run", *differing(runs), *(name.upper() for name in runs[0].verdict["questions"]), "gate"]
+
+
+def _rows(runs: Sequence[ComparedRun]) -> list[list[str]]:
+    fields = differing(runs)
+    words = {True: "passed", False: "FAILED", None: "not run"}
+    return [
+        [
+            f"{one.name} (VOID)" if one.verdict["void"] else one.name,
+            *(values[number] for values in fields.values()),
+            *(
+                f"{question['answer']} {verdict.number(question['estimate'], question['ci95'])}"
+                for question in one.verdict["questions"].values()
+            ),
+            words[one.verdict["gate"]["passed"]],
+        ]
+        for number, one in enumerate(runs)
+    ]
+
+
+def _table(runs: Sequence[ComparedRun]) -> rich.table.Table:
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for name in _columns(runs):
+        table.add_column(name, overflow="fold")
+    for row in _rows(runs):
+        table.add_row(*map(rich.markup.escape, row))
+    return table
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{{ figure.title }}</title>
+<style>body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse}td,th{padding:.3rem .8rem .3rem 0;text-align:left;border-bottom:1px solid #e4e4e4}
+img{max-width:100%}.warning{color:#a33c00}</style>
+<h1>{{ figure.title }}</h1>
+{% for words in warnings %}<p class="warning">{{ words }}</p>{% endfor %}
+<img src="{{ png }}" width="{{ figure.width }}" alt="{{ figure.alt }}"><p>{{ figure.caption }}</p>
+<table><tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></html>
+"""
+
+
+def _page(runs: Sequence[ComparedRun], figure: Any, found: Sequence[str]) -> str:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_PAGE).render(
+        figure=figure,
+        png=report.inline(figure.png),
+        warnings=found,
+        columns=_columns(runs),
+        rows=_rows(runs),
+    )
+
+
+def _with_own_names(runs: list[ComparedRun]) -> list[ComparedRun]:
+    """Folders of one name are called by their paths."""
+    names = [one.name for one in runs]
+    return [
+        dataclasses.replace(one, name=str(one.path)) if names.count(one.name) > 1 else one for one in runs
+    ]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves by dotted key; lists of tables are counted, as TOML's are."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+        for index, inner in enumerate(value):
+            yield from _flat(inner, f"{name}[{index}]")
+    else:
+        yield name, value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,104 @@
+"""Folders as runs leave them, with verdicts of known answers."""
+
+import csv
+import json
+import pathlib
+
+import pytest
+import synthetic
+
+from cl_imitate import compare, load_config
+from cl_imitate.config import Imitator, Learner, Rules
+
+
+def folder(path: pathlib.Path, **changes) -> pathlib.Path:
+    of = synthetic.experiment(**changes)
+    path.mkdir(parents=True)
+    (path / "config.toml").write_text(load_config.dump(of))
+    (path / "manifest.json").write_text(
+        json.dumps({"fingerprint": load_config.fingerprint(of), "stages": {}})
+    )
+    controls = {
+        "floor": {"estimate": 0.1, "ci95": [0.0, 0.2], "excess_nats": {"estimate": 0.3, "ci95": [0.2, 0.4]}}
+    }
+    decided = synthetic.decide(synthetic.cells(), of, controls=controls)
+    (path / "verdict.json").write_text(json.dumps(decided))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> list[pathlib.Path]:
+    root = tmp_path_factory.mktemp("runs")
+    return [
+        folder(root / "narrow", name="one"),
+        folder(root / "wide", name="other", imitator=Imitator(width=128), learner=Learner(replay="latest")),
+    ]
+
+
+def test_the_fields_that_differ_are_columns_and_no_others(pair):
+    runs = [compare.load(path) for path in pair]
+    assert compare.differing(runs) == {
+        "learner.replay": ["uniform", "latest"],
+        "imitator.width": ["64", "128"],
+    }
+
+
+def test_a_table_a_csv_file_a_figure_and_a_page_are_made(pair, tmp_path, capsys):
+    assert compare.compare(pair, tmp_path / "out") == []
+    shown = capsys.readouterr().out
+    assert "narrow" in shown
+    with (tmp_path / "out" / "comparison.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    verdicts = [json.loads((path / "verdict.json").read_text()) for path in pair]
+    for row, decided in zip(rows, verdicts, strict=True):
+        for name, question in decided["questions"].items():
+            assert row[name] == question["answer"]
+            assert float(row[f"{name}.estimate"]) == question["estimate"]
+            assert [float(row[f"{name}.{end}"]) for end in ("low", "high")] == question["ci95"]
+        assert float(row["control.floor.excess_nats.high"]) == 0.4
+    assert [row["imitator.width"] for row in rows] == ["64", "128"]
+    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "imitator.width" in page
+    assert "data:image/png;base64," in page
+
+
+def test_runs_of_other_rules_are_warned_of(pair, tmp_path, capsys):
+    other = folder(tmp_path / "lenient", rules=Rules(parity=0.5, bootstrap_samples=50))
+    [warning] = compare.compare([pair[0], other], tmp_path / "out")
+    assert "rules differ" in warning
+    assert "rules differ" in capsys.readouterr().err
+    assert "rules differ" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_void_run_is_called_void(pair, tmp_path, capsys):
+    broken = folder(tmp_path / "broken")
+    decided = json.loads((broken / "verdict.json").read_text()) | {"void": ["the gate failed"]}
+    (broken / "verdict.json").write_text(json.dumps(decided))
+    assert any("the gate failed" in one for one in compare.compare([pair[0], broken], tmp_path / "out"))
+    assert "VOID" in capsys.readouterr().out
+
+
+def test_folders_of_one_name_are_told_apart(pair, tmp_path):
+    again = folder(tmp_path / "narrow", seed=3)
+    compare.compare([pair[0], again], tmp_path / "out")
+    with (tmp_path / "out" / "comparison.csv").open() as stream:
+        assert len({row["run"] for row in csv.DictReader(stream)}) == 2
+
+
+def test_what_is_no_finished_run_is_an_error_that_says_so(pair, tmp_path):
+    with pytest.raises(ValueError, match="is not a run's folder"):
+        compare.load(tmp_path)
+    unfinished = folder(tmp_path / "unfinished")
+    (unfinished / "verdict.json").unlink()
+    with pytest.raises(ValueError, match=r"has no verdict yet.*--resume"):
+        compare.load(unfinished)
+    (unfinished / "verdict.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        compare.load(unfinished)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_run_is_nothing_to_compare_even_if_named_twice(pair, tmp_path, times):
+    with pytest.raises(ValueError, match="two or more different run folders"):
+        compare.compare(pair[:1] * times, tmp_path)
