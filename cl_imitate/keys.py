@@ -32,6 +32,7 @@ class Stream(enum.IntEnum):
     FRESH = 16
     BOOTSTRAP = 17
     ENV_INIT = 18
+    SHAM = 40
 
 
 def root(seed: int) -> jax.Array:

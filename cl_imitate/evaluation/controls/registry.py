@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_imitate.config import Experiment
+from cl_imitate.evaluation.controls import altered, sham
 from cl_imitate.evaluation.controls.study import Arrays, Control
 
-CONTROLS: dict[str, Control] = {}
+CONTROLS: dict[str, Control] = {
+    "sham": sham.CONTROL,
+    "shuffled": altered.SHUFFLED,
+    "reward_masked": altered.REWARD_MASKED,
+}
 
 
 def answers(experiment: Experiment, measured: Mapping[str, Arrays]) -> dict[str, dict[str, Any]]:
