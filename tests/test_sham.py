@@ -5,9 +5,9 @@ import functools
 import jax
 import numpy as np
 import pytest
-from tests import studies
 
 from cl_imitate.evaluation.controls import sham
+from tests import studies
 
 MANY = studies.experiment(
     "simulation.num_recorded=96", "controls.sham_stages=9", "controls.sham_level_steps=64"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import keys, statistics, train
@@ -64,7 +65,7 @@ def retrain(
     for state, measured in train.fit(
         state,
         member_keys,
-        jax.numpy.repeat(jax.numpy.array(thinned, "int32"), num_seeds),
+        jnp.repeat(jnp.array(thinned, jnp.int32), num_seeds),
         lambda _: (histories, training.num_updates),
         held_out,
         keys.stream(root, keys.Stream.BATCH),
@@ -76,7 +77,7 @@ def retrain(
         is_done = measured.update == training.num_updates
         if keeper is not None and (is_done or keeper.is_due(part, measured.update)):
             keeper.save(part, measured.update, state, {})
-    params = train.chosen_params(state, training)
+    params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), train.chosen_params(state, training))
     return {
         fork: Frozen(
             imitator=imitator,
