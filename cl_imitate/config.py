@@ -311,7 +311,10 @@ class Controls:
     sham_level_steps: Positive = 128  # each snapshot is held for so many steps, to know its return
     episode_order: EpisodeOrder = "random"  # of `shuffled`
     test_time_rounds: Positive = 10  # test-time training: the horizon in so many parts, trained between them
-    test_time_updates: Positive = 20  # a round
+    test_time_updates: Positive = 20  # after each round but the last
+    test_time_learning_rate: Annotated[float, pydantic.Field(ge=0.0)] = (
+        0.0  # 0 = training.final_learning_rate
+    )
     stall_step: Natural = (
         0  # where the learner stops updating, a stage or fork; 0 = evaluation.later_fork_step
     )

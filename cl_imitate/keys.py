@@ -33,6 +33,7 @@ class Stream(enum.IntEnum):
     BOOTSTRAP = 17
     ENV_INIT = 18
     SHAM = 40
+    TEST_TIME = 41
 
 
 def root(seed: int) -> jax.Array:
