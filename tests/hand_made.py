@@ -6,6 +6,7 @@ their *skill*; else, or where nothing has paid yet, they play at random. Skill i
 - "clock": it grows with the steps in the context, whatever these show;
 - "copycat": it is that of the prompt's last steps, for ever;
 - "climber": it starts as the copycat's, and grows with every step acted;
+- "habit": it is great, but for what the prompt's learner did most often, whether that paid or not;
 - "follower": it starts as the copycat's, and grows as fast as it did within the prompt.
 """
 
@@ -18,13 +19,13 @@ from flax import struct
 
 from cl_imitate.imitators.base import Imitator
 
-Kind = Literal["clock", "copycat", "climber", "follower"]
+Kind = Literal["clock", "copycat", "climber", "habit", "follower"]
 SYMBOLS, ACTIONS, RECENT = 16, 5, 16
 
 
 @struct.dataclass(kw_only=True)
 class Memory:
-    paid: jax.Array  # float32 [E, symbols, actions]
+    paid: jax.Array  # float32 [E, symbols, actions]; done, in a habit's
     last_obs: jax.Array  # int32 [E]
     steps: jax.Array  # float32 [E]: in the context
     skill: jax.Array  # float32 [E]: at the prompt's end
@@ -43,7 +44,11 @@ def imitator(kind: Kind, *, block_steps: int = 8) -> Imitator:
     def read(memory, tokens, counts):
         row = jnp.arange(tokens.obs.shape[0])
         action = jnp.minimum(tokens.prev_action, ACTIONS - 1)
-        paid = memory.paid.at[row, memory.last_obs, action].add(tokens.prev_reward * counts)
+        if kind != "habit":
+            counts_for = tokens.prev_reward
+        else:
+            counts_for = jnp.where(memory.acted == 0, tokens.prev_action < ACTIONS, 0).astype(jnp.float32)
+        paid = memory.paid.at[row, memory.last_obs, action].add(counts_for * counts)
         return memory.replace(paid=paid, last_obs=tokens.obs.astype(jnp.int32), steps=memory.steps + counts)
 
     def skill_of(rate):
@@ -69,6 +74,7 @@ def imitator(kind: Kind, *, block_steps: int = 8) -> Imitator:
         skill = {
             "clock": memory.steps / 64,
             "copycat": memory.skill,
+            "habit": jnp.full_like(memory.skill, 0.9),
             "climber": memory.skill + memory.acted / 32,
             "follower": memory.skill + memory.slope * memory.acted,
         }[kind]
