@@ -299,6 +299,9 @@ ControlName = Literal[
 ]
 
 
+EpisodeOrder = Literal["random", "reversed"]
+
+
 @_config
 class Controls:
     """Which controls are made beside the protocols, and how large they are."""
@@ -307,6 +310,21 @@ class Controls:
     floor_learners: Positive = 8  # so many held-out learners
     floor_clones: Annotated[int, pydantic.Field(gt=2)] = 32  # and so many continuations of each
     floor_states: Positive = 16  # compared on the last so many observations before each look
+    sham_stages: Positive = 16  # snapshots of each learner that sham histories are mixed from
+    sham_level_steps: Positive = 128  # each snapshot is held for so many steps, to know its return
+    episode_order: EpisodeOrder = "random"  # of `shuffled`
+    test_time_rounds: Positive = 10  # test-time training: the horizon in so many parts, trained between them
+    test_time_updates: Positive = 20  # after each round but the last
+    test_time_learning_rate: Annotated[float, pydantic.Field(ge=0.0)] = (
+        0.0  # 0 = training.final_learning_rate
+    )
+    stall_step: Natural = (
+        0  # where the learner stops updating, a stage or fork; 0 = evaluation.later_fork_step
+    )
+    pace_factors: tuple[PositiveFloat, ...] = (0.25, 1.0, 4.0)  # of learner.learning_rate
+    pace_share: Rate = 0.5  # prompted where this share of the unchanged learner's gain is reached
+    pace_lives: Positive = 4  # learners live so many times the recorded span, or until then
+    pace_steps: Natural = 0  # gains are compared over so many steps after; 0 = the context
 
 
 @_config

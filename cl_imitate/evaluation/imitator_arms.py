@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,6 +88,10 @@ def _judges(scene: Scene) -> Any:
     return state, scene.population.rates, jnp.full(scene.population.num_learners, step, jnp.int32)
 
 
+AfterBlock = Callable[[Any, closed_loop.Record], Any]
+"""(the members' weights [M, ...], what they did in a block, recorded whole) -> the weights that they go on with."""
+
+
 def imitator_arms(
     scene: Scene,
     frozen: Frozen,
@@ -98,8 +103,14 @@ def imitator_arms(
     count: Count,
     tick: Tick,
     keeper: Keeper | None = None,
+    after_block: AfterBlock | None = None,
 ) -> ImitatorArms:
-    """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held."""
+    """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held.
+
+    `after_block` is for the controls: it is shown every block, and what weights it returns are acted with from there
+    on. Nothing is kept of such an arm, which is not these imitators' alone.
+    """
+    keeper = None if after_block else keeper
     protocol, population, env = scene.protocol, scene.population, scene.population.family.env
     num, name = population.num_learners, frozen_name(frozen.context_steps, protocol.fork_step)
     part = part_name(protocol.label, "context", frozen.context_steps, "prompted at", prompt_step, *ways)
@@ -156,7 +167,11 @@ def imitator_arms(
             judge=_judge(population.dqn) if judged else None,
             block_steps=scene.block_steps,
             mesh=mesh,
+            whole_record=after_block is not None,
         )
+        if after_block is not None:
+            params = after_block(members.params, record)
+            members = members.replace(params=sharding.place(params, mesh, sharding.WHOLE))
         if waiting is not None:  # the device is one block ahead of the host
             jax.block_until_ready(waiting.done)
             if keeper is not None:

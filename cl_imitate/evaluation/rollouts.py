@@ -83,13 +83,15 @@ def run_protocol(
     count: Count,
     tick: Tick,
     keeper: Keeper | None = None,
+    argmax: bool = True,
 ) -> list[Cell]:
     """The cells of one protocol for the imitators of one context length.
 
-    `source_step` is where the prompt from the source task ends (ELSEWHERE with transplant).
+    `source_step` is where the prompt from the source task ends (ELSEWHERE with transplant). `argmax` adds the
+    imitators that act so.
     """
     protocol = scene.protocol
-    ways = ("imitator", "imitator_argmax")
+    ways = ("imitator", *("imitator_argmax",) * argmax)
     ways += ("imitator_wiped",) * protocol.wiped + ("imitator_masked",) * protocol.masked
     spent = {"count": count, "tick": tick, "keeper": keeper}
     arms = imitator_arms(
