@@ -63,6 +63,12 @@ _ARRAYS = ("task", "random_return", "optimal_return", "ceiling_return")
 
 def save_cells(path: pathlib.Path, cells: list[Cell], *, fingerprint: str) -> None:
     """Write cells to one npz, atomically."""
+    arrays, index = flat_cells(cells)
+    save_arrays(path, arrays, fingerprint=fingerprint, cells=index)
+
+
+def flat_cells(cells: list[Cell]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Cells as arrays by name, and the rest of them for JSON; `whole_cells` undoes it."""
     arrays: dict[str, np.ndarray] = {}
     index = []
     for number, cell in enumerate(cells):
@@ -77,7 +83,12 @@ def save_cells(path: pathlib.Path, cells: list[Cell], *, fingerprint: str) -> No
         for group in ("returns", "scalars"):
             for key, value in getattr(cell, group).items():
                 arrays[f"{number}/{group}/{key}"] = np.asarray(value)
-    save_arrays(path, arrays, fingerprint=fingerprint, cells=index)
+    return arrays, index
+
+
+def whole_cells(arrays: dict[str, np.ndarray], index: list[dict[str, Any]]) -> list[Cell]:
+    """The cells of `flat_cells`. Raises KeyError: an array is missing."""
+    return [_cell(number, dict(meta), arrays) for number, meta in enumerate(index)]
 
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray], *, fingerprint: str, **index: Any) -> None:
@@ -122,7 +133,7 @@ def load_cells(path: pathlib.Path, *, fingerprint: str) -> list[Cell]:
     """
     arrays, index = load_arrays(path, fingerprint=fingerprint, stage="evaluate")
     try:
-        return [_cell(number, meta, arrays) for number, meta in enumerate(index["cells"])]
+        return whole_cells(arrays, index["cells"])
     except KeyError as error:
         raise ValueError(
             f"{path} lacks {error}. Redo it: `cl-imitate evaluate --again` with this --run-dir."

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_imitate.config import Experiment
+from cl_imitate.evaluation.controls import posterior
 from cl_imitate.evaluation.controls.study import Arrays, Control
 
-CONTROLS: dict[str, Control] = {}
+CONTROLS: dict[str, Control] = {
+    "learner_posterior": posterior.WITH_TRUTH,
+    "learner_posterior_without_truth": posterior.WITHOUT_TRUTH,
+}
 
 
 def answers(experiment: Experiment, measured: Mapping[str, Arrays]) -> dict[str, dict[str, Any]]:
