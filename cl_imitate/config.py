@@ -303,6 +303,50 @@ EpisodeOrder = Literal["random", "reversed"]
 
 
 @_config
+class PosteriorPlace:
+    """Another family and learner, on which the learner posterior is tried beside the run's own."""
+
+    environment: Environment
+    learner: Learner
+    fork_step: Positive  # learners are recorded for so long
+    now_steps: Positive
+    later_steps: Positive
+    block_steps: Positive
+
+
+@_config
+class Posterior:
+    """The learner posterior: which learners it takes the observed one to be one of. The observed one is always among
+    them: every list of rates holds the learner's own besides what stands here."""
+
+    num_learners: Positive = 16  # held-out learners that are followed, at most all
+    num_recorded: Positive = (
+        16  # recorded learners that tell it, as training tells an imitator, whom it will meet
+    )
+    learning_rates: tuple[PositiveFloat, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
+    discounts: tuple[Rate, ...] = (0.5, 0.9)
+    epsilons: tuple[Rate, ...] = ()  # only where the learner's is constant
+    epsilon_decay_steps: tuple[Positive, ...] = (100, 300, 900)  # only where it is annealed
+    variants: tuple[Literal["target", "double_q", "latest_replay", "no_replay"], ...] = (
+        "target",
+        "double_q",
+        "latest_replay",
+        "no_replay",
+    )
+    """The learner with one part of its algorithm changed: a target network or none, (no) double Q, the last batch in
+    order (or a uniform one), the last transition alone."""
+    frozen_from_steps: tuple[Natural, ...] = (0,)  # learners that stop learning there
+    num_initialisations: Positive = 2  # where hidden causes are not shared: particles of each hypothesis
+    known_epsilon: bool = False  # every hypothesis explores as the learner does
+    likelihood_power: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 1.0  # under 1: tempered
+    resample_below: Rate = (
+        0.0  # particles are resampled where their effective number is under this share; 0: never
+    )
+    at_once: Positive = 1  # particles side by side; at 1 the truth's bits are the learner's
+    also: PosteriorPlace | None = None
+
+
+@_config
 class Controls:
     """Which controls are made beside the protocols, and how large they are."""
 
@@ -325,6 +369,7 @@ class Controls:
     pace_share: Rate = 0.5  # prompted where this share of the unchanged learner's gain is reached
     pace_lives: Positive = 4  # learners live so many times the recorded span, or until then
     pace_steps: Natural = 0  # gains are compared over so many steps after; 0 = the context
+    posterior: Posterior = dataclasses.field(default_factory=Posterior)
 
 
 @_config

@@ -38,14 +38,15 @@ def levels(
     return {"random_return": random, "optimal_return": optimal, "ceiling_return": ceiling}
 
 
-def _cell(
+def cell(
     scene: Scene,
-    frozen: Frozen,
+    context_steps: int,
     name: str,
     returns: dict,
     random_level: np.ndarray | None,
     scalars: dict | None = None,
 ) -> Cell:
+    """What the arms of a scene returned, beside what is known of its tasks."""
     protocol, population = scene.protocol, scene.population
     span = protocol.horizon_steps if "learner" in returns else 0
     epsilon = epsilon_of(population, protocol.learner_step + span)  # there the reference is measured
@@ -55,8 +56,8 @@ def _cell(
     rung = protocol.rung
     return Cell(
         protocol=name,  # pyright: ignore[reportArgumentType]
-        name=f"{protocol.label} {name} context {frozen.context_steps}",
-        context_steps=frozen.context_steps,
+        name=f"{protocol.label} {name} context {context_steps}",
+        context_steps=context_steps,
         fork_step=protocol.fork_step,
         start_step=protocol.prompt_step,
         target_step=protocol.age_step,
@@ -116,7 +117,7 @@ def run_protocol(
         returns["imitator_prompted"] = prompted.returns["imitator"]
     occupancy = _occupancy(arms, learners) if protocol.goes_on else {}
     if protocol.name != "now_and_later":
-        return [_cell(scene, frozen, protocol.name, returns, learners.random_level, occupancy)]
+        return [cell(scene, frozen.context_steps, protocol.name, returns, learners.random_level, occupancy)]
     num_now = protocol.now_steps // scene.block_steps
     now = {arm: values[..., :num_now] for arm, values in returns.items() if arm != "learner"}
     scalars = {
@@ -126,8 +127,8 @@ def run_protocol(
     }
     best = {"best_history_return": np.array(scene.best_history)}
     return [
-        _cell(scene, frozen, "now", now, learners.random_level, scalars),
-        _cell(scene, frozen, "later", returns, learners.random_level, {**best, **occupancy}),
+        cell(scene, frozen.context_steps, "now", now, learners.random_level, scalars),
+        cell(scene, frozen.context_steps, "later", returns, learners.random_level, {**best, **occupancy}),
     ]
 
 

@@ -8,6 +8,7 @@ from cl_imitate.evaluation.controls import (
     altered,
     counterfactual_learner,
     floor,
+    posterior,
     sham,
     stalled,
     test_time_training,
@@ -15,6 +16,8 @@ from cl_imitate.evaluation.controls import (
 from cl_imitate.evaluation.controls.study import Arrays, Control
 
 CONTROLS: dict[str, Control] = {
+    "learner_posterior": posterior.WITH_TRUTH,
+    "learner_posterior_without_truth": posterior.WITHOUT_TRUTH,
     "floor": floor.FLOOR,
     "sham": sham.CONTROL,
     "shuffled": altered.SHUFFLED,
