@@ -4,6 +4,8 @@ Nothing here is stored: keys, tasks and rates of every learner can be made again
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +23,7 @@ class Population:
 
     name: str
     family: tasks.Family
-    learner: config.Learner
+    learner: config.Learner  # without its rates
     dqn: dqn_lib.DQN
     block_size: int
     learner_keys: jax.Array  # keys [N]
@@ -84,12 +86,12 @@ def _make(
         raise ValueError('simulation.block_size = "auto" has not been measured: the simulate stage does so.')
     root = keys.root(experiment.seed)
     task_keys = keys.members(keys.stream(keys.stream(root, keys.Stream.TASK), task_stream), num_tasks)
-    env_params = jax.jit(jax.vmap(family.sample))(task_keys[jnp.arange(num_learners) % num_tasks])
+    env_params = _sample_tasks(task_keys[jnp.arange(num_learners) % num_tasks], sample=family.sample)
     learner_keys = keys.members(keys.member(keys.stream(root, stream), index), num_learners)
     return Population(
         name=name,
         family=family,
-        learner=experiment.learner,
+        learner=dqn_lib.without_rates(experiment.learner),
         dqn=dqn_lib.make_dqn(experiment.learner, family.env.spec),
         block_size=block_size,
         learner_keys=learner_keys,
@@ -98,6 +100,11 @@ def _make(
         env_params=env_params,
         task=task_numbers(env_params),
     )
+
+
+@functools.partial(jax.jit, static_argnames=("sample",))
+def _sample_tasks(task_keys: jax.Array, *, sample: Callable[[jax.Array], Any]) -> Any:
+    return jax.vmap(sample)(task_keys)
 
 
 def task_numbers(env_params: Any) -> np.ndarray:

@@ -225,25 +225,29 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
         truncated=nothing,
         explored=nothing,
     )
-    history = jax.tree.map(jnp.asarray, history)
-    members = keys.members(keys.root(0), 1)
+    member_keys = keys.members(keys.root(0), 1)
     mesh = sharding.ensemble_mesh(1)
-    state = sharding.place(
-        train.init_train_state(members, imitator=made, training=training), mesh, train.SPECS
+    members = train.Members(
+        keys=member_keys,
+        fork_steps=jnp.array([4 * context]),
+        rates=train.rates_of(training, 1),
+        held_out_keys=member_keys,
+        place=jnp.array([0]),
     )
-    small = jax.tree.map(lambda x: x[:1, :context], history)
+    state = sharding.place(
+        train.init_train_state(member_keys, imitator=made, training=training), mesh, train.SPECS
+    )
+    history, small = (jax.tree.map(lambda x: jnp.asarray(x[None, :n, :t]), history) for n, t in ((16, 4 * context), (1, context)))
 
     def turn() -> float:
         nonlocal state
         state, losses, _ = train.train_chunk(
             state,
             members,
-            jnp.array([4 * context]),
             history,
             small,
-            jax.random.key(1),
             imitator=made,
-            training=training,
+            training=train.without_rates(training),
             context_steps=context,
             num_updates=num_updates,
             mesh=mesh,
