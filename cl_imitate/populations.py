@@ -5,7 +5,7 @@ Nothing here is stored: keys, tasks and rates of every learner can be made again
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from cl_imitate import config, keys, simulate
 from cl_imitate.envs import tasks
 from cl_imitate.learners import dqn as dqn_lib
+from cl_imitate.seating import Seating
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,6 +101,24 @@ def _make(
         env_params=env_params,
         task=task_numbers(env_params),
     )
+
+
+def join(some: Sequence[Population]) -> tuple[Population, Seating]:
+    """Populations of equally many learners that differ in keys, tasks and rates, as one; and who sits where in it."""
+    first = some[0]
+    seating = Seating(first.num_learners, len(some), first.block_size)
+    learner_keys, streams, rates, env_params, task = seating.join(
+        [(one.learner_keys, one.streams, one.rates, one.env_params, one.task) for one in some]
+    )
+    joined = dataclasses.replace(
+        first,
+        learner_keys=learner_keys,
+        streams=streams,
+        rates=rates,
+        env_params=env_params,
+        task=np.asarray(task),
+    )
+    return joined, seating
 
 
 @functools.partial(jax.jit, static_argnames=("sample",))

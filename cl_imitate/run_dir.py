@@ -92,22 +92,25 @@ class RunDir:
 
         Yields a dict: what is put there is kept in the manifest beside the seconds.
         """
+        self.begin(name, goes_on=goes_on)
+        facts: dict[str, Any] = {}
+        watch = Stopwatch()
+        yield facts
+        self.finish(name, **watch.seconds(), **facts)
+
+    def begin(self, name: str, *, goes_on: bool) -> None:
+        """Room for a stage: what an unfinished attempt left is removed unless it `goes_on`."""
         for artifact in () if goes_on else _ARTIFACTS[name]:
             path = self.path / artifact
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        facts: dict[str, Any] = {}
-        start, compiled = time.perf_counter(), compiling.seconds()
-        yield facts
+
+    def finish(self, name: str, **facts: Any) -> None:
+        """Mark a stage as done."""
         manifest = self.manifest
-        manifest["stages"][name] = {
-            "seconds": round(time.perf_counter() - start, 2),
-            "compile_seconds": round(compiling.seconds() - compiled, 2),
-            "git_revision": _git_revision(),
-            **facts,
-        }
+        manifest["stages"][name] = {**facts, "git_revision": _git_revision()}
         _write_json(self.path / "manifest.json", manifest)
         shutil.rmtree(self.keeper_path(name), ignore_errors=True)
 
@@ -123,6 +126,20 @@ class RunDir:
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file of the run, replaced whole."""
         _write_json(self.path / name, value)
+
+
+class Stopwatch:
+    """What a stage takes."""
+
+    def __init__(self) -> None:
+        self._start, self._compiled = time.perf_counter(), compiling.seconds()
+
+    def seconds(self, share: float = 1.0) -> dict[str, float]:
+        """A share of what has passed; compiling is part of the whole."""
+        return {
+            "seconds": round(share * (time.perf_counter() - self._start), 2),
+            "compile_seconds": round(share * (compiling.seconds() - self._compiled), 2),
+        }
 
 
 def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:

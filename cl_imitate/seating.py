@@ -27,12 +27,6 @@ class Seating:
             self.width = num_members  # alone: padding is left to the blocks
         self._num_members, self._num_ensembles = num_members, num_ensembles
 
-    @property
-    def index(self) -> np.ndarray:
-        """int [num_ensembles * width]: who sits there, counted through all ensembles."""
-        member = np.minimum(np.arange(self.width), self._num_members - 1)
-        return (np.arange(self._num_ensembles)[:, None] * self._num_members + member).reshape(-1)
-
     def seats(self, ensemble: int) -> slice:
         """The members of one ensemble."""
         return slice(ensemble * self.width, ensemble * self.width + self._num_members)
@@ -41,10 +35,12 @@ class Seating:
         """Leaves [num_members, ...] of every ensemble -> [num_ensembles * width, ...]; scalars are the first's."""
         if len(trees) == 1:
             return trees[0]
-        index = self.index
+        member = np.minimum(np.arange(self.width), self._num_members - 1)
 
         def one(*leaves):
-            return jnp.concatenate(leaves)[index] if leaves[0].ndim else leaves[0]
+            if not leaves[0].ndim:
+                return leaves[0]
+            return jnp.concatenate(leaves if self.width == self._num_members else [x[member] for x in leaves])
 
         return jax.tree.map(one, *(_on_one_device(tree) for tree in trees))
 

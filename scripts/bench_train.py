@@ -166,7 +166,7 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
     import jax.numpy as jnp
     import numpy as np
 
-    from cl_imitate import config, cost, keys, sharding, train
+    from cl_imitate import config, cost, keys, optimiser, sharding, train, trainees
     from cl_imitate.imitators import transformer
     from cl_imitate.imitators.attention import window_angles
     from cl_imitate.imitators.base import assemble
@@ -227,17 +227,18 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
     )
     member_keys = keys.members(keys.root(0), 1)
     mesh = sharding.ensemble_mesh(1)
-    members = train.Members(
+    members = trainees.Members(
         keys=member_keys,
         fork_steps=jnp.array([4 * context]),
-        rates=train.rates_of(training, 1),
+        rates=optimiser.rates_of(training, 1),
         held_out_keys=member_keys,
         place=jnp.array([0]),
     )
     state = sharding.place(
         train.init_train_state(member_keys, imitator=made, training=training), mesh, train.SPECS
     )
-    history, small = (jax.tree.map(lambda x: jnp.asarray(x[None, :n, :t]), history) for n, t in ((16, 4 * context), (1, context)))
+    small = jax.tree.map(lambda x: jnp.asarray(x[None, :1, :context]), history)
+    history = jax.tree.map(lambda x: jnp.asarray(x[None]), history)
 
     def turn() -> float:
         nonlocal state
@@ -247,7 +248,7 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
             history,
             small,
             imitator=made,
-            training=train.without_rates(training),
+            training=optimiser.without_rates(training),
             context_steps=context,
             num_updates=num_updates,
             mesh=mesh,

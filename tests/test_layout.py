@@ -13,8 +13,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
-1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding blocks seating
-2: envs/* learners/* imitators/* figures report keeper
+1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding blocks seating optimiser
+2: envs/* learners/* imitators/* figures report keeper trainees
 3: envs/tasks simulate train cost imitators/learner_posterior
 4: evaluation/protocols evaluation/controls evaluation/answers evaluation/wording sweep populations
 5: evaluation/* block_size
