@@ -61,7 +61,7 @@ class RunDir:
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
             shutil.rmtree(self.keeper_path(name), ignore_errors=True)
-        _write_json(self.path / "manifest.json", manifest)
+        write_json(self.path / "manifest.json", manifest)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -111,12 +111,12 @@ class RunDir:
         """Mark a stage as done."""
         manifest = self.manifest
         manifest["stages"][name] = {**facts, "git_revision": _git_revision()}
-        _write_json(self.path / "manifest.json", manifest)
+        write_json(self.path / "manifest.json", manifest)
         shutil.rmtree(self.keeper_path(name), ignore_errors=True)
 
     def note(self, **facts: Any) -> None:
         """Facts about the whole run, kept in the manifest."""
-        _write_json(self.path / "manifest.json", {**self.manifest, **facts})
+        write_json(self.path / "manifest.json", {**self.manifest, **facts})
 
     def log(self, **metrics: Any) -> None:
         """One line of metrics.jsonl."""
@@ -125,7 +125,7 @@ class RunDir:
 
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file of the run, replaced whole."""
-        _write_json(self.path / name, value)
+        write_json(self.path / name, value)
 
 
 class Stopwatch:
@@ -171,7 +171,7 @@ def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDi
         first = {"fingerprint": fingerprint, **_circumstances(), "stages": {}}
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.toml").write_text(config_text)
-        _write_json(manifest, first)
+        write_json(manifest, first)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}). Use another --run-dir.") from error
     return RunDir(path, fingerprint)
@@ -208,7 +208,8 @@ def _git_revision() -> str | None:
         return None
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """A JSON file, replaced whole."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=1) + "\n")
     temporary.replace(path)

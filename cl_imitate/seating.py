@@ -16,6 +16,7 @@ class Seating:
     """`num_ensembles` of `num_members` each, on one axis; nothing is computed here.
 
     Attributes:
+      num_members: those of one ensemble.
       width: seats of one ensemble: a multiple of the block size, or a divisor of it.
     """
 
@@ -25,22 +26,22 @@ class Seating:
             self.width = min(n for n in range(num_members, block_size + 1) if block_size % n == 0)
         if num_ensembles == 1:
             self.width = num_members  # alone: padding is left to the blocks
-        self._num_members, self._num_ensembles = num_members, num_ensembles
+        self.num_members, self._num_ensembles = num_members, num_ensembles
 
     def seats(self, ensemble: int) -> slice:
         """The members of one ensemble."""
-        return slice(ensemble * self.width, ensemble * self.width + self._num_members)
+        return slice(ensemble * self.width, ensemble * self.width + self.num_members)
 
     def join(self, trees: list[Any]) -> Any:
         """Leaves [num_members, ...] of every ensemble -> [num_ensembles * width, ...]; scalars are the first's."""
         if len(trees) == 1:
             return trees[0]
-        member = np.minimum(np.arange(self.width), self._num_members - 1)
+        member = np.minimum(np.arange(self.width), self.num_members - 1)
 
         def one(*leaves):
             if not leaves[0].ndim:
                 return leaves[0]
-            return jnp.concatenate(leaves if self.width == self._num_members else [x[member] for x in leaves])
+            return jnp.concatenate(leaves if self.width == self.num_members else [x[member] for x in leaves])
 
         return jax.tree.map(one, *(_on_one_device(tree) for tree in trees))
 

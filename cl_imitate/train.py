@@ -189,10 +189,9 @@ def block_size(training: config.Training, num_members: int, devices: sharding.De
 
 
 def num_at_once(training: config.Training, num_members: int, devices: sharding.Devices | None = None) -> int:
-    """How many runs of `num_members` imitators it takes to give every device a full block."""
+    """How many runs of `num_members` imitators fill the blocks that one takes alone."""
     size = block_size(training, num_members, devices)
-    num_devices = len(jax.local_devices() if devices is None else devices)
-    return max(1, num_devices * size // Seating(num_members, 2, size).width)
+    return max(1, size // Seating(num_members, 2, size).width)
 
 
 def fit(

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from cl_imitate import block_size, populations, progress, simulate
+from cl_imitate import block_size, populations, progress, sharding, simulate
+from cl_imitate.blocks import Blocks
 from cl_imitate.evaluation import protocols
 from cl_imitate.histories import store
 from cl_imitate.interruption import InterruptedRunError
@@ -107,6 +108,10 @@ class _Life:
     def keep(self, step: int, num_steps: int, ensemble: simulate.Ensemble, wanted: "_Wanted") -> None:
         """What is to be kept of it at a step. Raises InterruptedRunError after a save for which there was a notice."""
         name = self.population.name
+        mesh = sharding.ensemble_mesh(self.population.num_learners)
+        ensemble = sharding.place(
+            ensemble, mesh, simulate.SPECS
+        )  # as it is written does not tell who was beside it
         if step in wanted.snapshots:
             save_snapshot(self.run, name, step, ensemble)
         if step in wanted.due and step < num_steps:
@@ -162,6 +167,8 @@ def _live(cohort: list[_Life], num_steps: int, errors: dict[int, FloatingPointEr
                 num_steps=num_steps - first,
                 chunk_steps=chunk,
                 keep_steps=wanted,
+                # As many as one run alone would take: a program for more may round otherwise.
+                devices=Blocks(seating.num_members, joined.block_size).mesh.devices.reshape(-1).tolist(),
                 on_diverged=on_diverged,
             ),
             start=1,

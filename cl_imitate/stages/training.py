@@ -32,7 +32,7 @@ def train_stage(run: Run) -> None:
 def train_together(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
     """The stage of several runs whose configurations differ in leaves only (seeds and rates).
 
-    As many at once as it takes to give every device a full block of imitators; each goes on from where it was left,
+    As many at once as fill a block of imitators (`training.block_size`); each goes on from where it was left,
     alone or with others, and leaves what it would leave alone. Returns the errors of runs that diverged, by index.
     """
     experiment = runs[0].experiment
