@@ -16,6 +16,8 @@ from cl_imitate import load_config
 from cl_imitate.interruption import InterruptedRunError, Notice
 from cl_imitate.stages.corridor import run_all
 from cl_imitate.stages.run import open_stage_run
+from cl_imitate.stages.simulating import simulate_stage, simulate_together
+from cl_imitate.stages.training import train_stage, train_together
 from cl_imitate.sweeps import job as jobs
 from cl_imitate.sweeps import table
 from cl_imitate.sweeps.folder import SweepDir
@@ -66,17 +68,49 @@ def sweep(tmp_path_factory) -> SweepDir:
     return run_sweep(request(tmp_path_factory.mktemp("swept")), Notice())
 
 
-def alone(sweep: SweepDir, name: str, folder: pathlib.Path) -> pathlib.Path:
-    run_all(open_stage_run(sweep.experiment(name), folder, sweep.origin))
-    return folder
+def test_a_point_is_bit_for_bit_what_it_is_alone(sweep, tmp_path):
+    """Though one diverges beside it and others live in its blocks."""
+    name = sweep.names[1]
+    run_all(open_stage_run(sweep.experiment(name), tmp_path / "alone", sweep.origin))
+    assert differences(artifacts(sweep.run_path(name)), artifacts(tmp_path / "alone")) == []
 
 
-def test_every_point_is_bit_for_bit_what_it_is_alone(sweep, tmp_path):
-    """Though one of them diverges beside it, two share their learners, and all share their blocks."""
-    done = [name for name in sweep.names if sweep.state(name)["state"] == "done"]
-    assert len(done) == 3
-    for index, name in enumerate(done[1:]):
-        one, other = artifacts(sweep.run_path(name)), artifacts(alone(sweep, name, tmp_path / str(index)))
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(("simulation.block_size=8", "training.block_size=2"), id="blocks shared"),
+        pytest.param(
+            ("simulation.num_recorded=5", "training.num_seeds=3"), id="blocks padded", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ('training.feed="stream"', "training.stream_learners=2", "training.num_validation=2"),
+            id="streamed",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_learners_and_imitators_of_several_runs_are_as_alone_whatever_shares_a_block(tmp_path, overrides):
+    changes = [
+        (),
+        ("seed=3", "learner.learning_rate=1e-3"),
+        ("training.learning_rate=3e-3", "training.first_seed=5"),
+    ]
+    experiments = [load_config.load(SMOKE, (*SMALLER, *overrides, *change)) for change in changes]
+
+    def runs(name):
+        return [
+            open_stage_run(one, tmp_path / f"{name}{index}", SMOKE.parent)
+            for index, one in enumerate(experiments)
+        ]
+
+    together = runs("together")
+    assert simulate_together(together) == train_together(together) == {}
+    for run in runs("alone"):
+        simulate_stage(run)
+        train_stage(run)
+    for index in range(len(experiments)):
+        one, other = (artifacts(tmp_path / f"{name}{index}") for name in ("together", "alone"))
+        assert {"losses.json", "stages"} < set(one)
         assert differences(one, other) == []
 
 
@@ -136,6 +170,7 @@ def test_resume_runs_only_what_is_missing(sweep, tmp_path, monkeypatch):
     assert {tuple(names) for stage, names in ran if stage in ("simulate", "train")} == {(sweep.names[1],)}
 
 
+@pytest.mark.slow
 def test_a_sweep_stopped_everywhere_goes_on_and_ends_as_one_that_was_not(sweep, tmp_path):
     stops = 0
     while True:
@@ -192,7 +227,7 @@ def test_a_sweep_is_refused_where_it_should_be_and_loses_nothing(sweep, tmp_path
     with pytest.raises(ValueError, match=r"has a \[sweep\], so it is many runs.*cl-imitate sweep"):
         load_config.load(write_config(tmp_path))
     asked = request(sweep.path.parent)
-    with pytest.raises(ValueError, match="holds this sweep already. Add --resume"):
+    with pytest.raises(ValueError, match=r"holds this sweep already\. Add --resume"):
         run_sweep(asked, Notice())
     with pytest.raises(ValueError, match="holds another sweep"):
         run_sweep(request(sweep.path.parent, "[sweep.axes]\nseed = [7]\n", resume=True), Notice())

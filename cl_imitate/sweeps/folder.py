@@ -68,6 +68,8 @@ class SweepDir:
         told["seconds"] = {stage: stages[stage]["seconds"] for stage in STAGES if stage in stages}
         if "report" in stages:
             told |= {"state": "done", "stage": "", "progress": None, "error": None}
+        elif told["state"] == "done":
+            told["state"] = "waiting"  # what it had left was removed
         elif told["state"] == "running" and time.time() - told["time"] > SILENT_SECONDS:
             told["state"] = "stopped"
         return told
