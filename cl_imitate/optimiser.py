@@ -44,8 +44,8 @@ def make_optimiser(
 
     `rates`: of one imitator; None: the config's.
     """
-    if rates is None:
-        rates = jax.tree.map(lambda x: x[0], rates_of(training, 1))
+    rates = jax.tree.map(lambda x: x[0], rates_of(training, 1)) if rates is None else rates
+    assert rates is not None
     warmup = min(training.warmup_updates, training.num_updates // 4)
     schedule = optax.join_schedules(
         [

@@ -104,9 +104,9 @@ class Table:
             parts = [on(device, self._readers[d][index]) for d, device in enumerate(devices)]
             whole = [
                 jax.make_array_from_single_device_arrays(
-                    (len(devices), *one[0].shape[1:]), sharded, list(one)
+                    (len(devices), *histories_here[0].shape[1:]), sharded, histories_here
                 )
-                for one in zip(*parts, strict=True)
+                for histories_here in map(list, zip(*parts, strict=True))
             ]
             rounds.append(jax.tree.unflatten(jax.tree.structure(histories[0]), whole))
         return rounds
