@@ -93,7 +93,7 @@ class Table:
 
         def on(device, readers: tuple[int, ...]) -> list[jax.Array]:
             if (device, readers) not in put:
-                some = zip(*(leaves[i] for i in readers), strict=True)
+                some = map(list, zip(*(leaves[i] for i in readers), strict=True))
                 joined = [np.concatenate(x) if len(x) > 1 else np.asarray(x[0]) for x in some]
                 put[device, readers] = [jax.device_put(x[None], device) for x in joined]
             return put[device, readers]
@@ -102,11 +102,10 @@ class Table:
         rounds = []
         for index in range(self.blocks.num_rounds):
             parts = [on(device, self._readers[d][index]) for d, device in enumerate(devices)]
+            by_leaf = [[part[number] for part in parts] for number in range(len(leaves[0]))]
             whole = [
-                jax.make_array_from_single_device_arrays(
-                    (len(devices), *histories_here[0].shape[1:]), sharded, histories_here
-                )
-                for histories_here in map(list, zip(*parts, strict=True))
+                jax.make_array_from_single_device_arrays((len(devices), *some[0].shape[1:]), sharded, some)
+                for some in by_leaf
             ]
             rounds.append(jax.tree.unflatten(jax.tree.structure(histories[0]), whole))
         return rounds

@@ -144,6 +144,11 @@ def _name(at: dict[str, Any]) -> str:
     """`seed=0,learning_rate=0.001`: the axes' last words, or all of them where that tells too little."""
     last = [_keys(axis)[0].split(".")[-1] for axis in at]
     axes = [word if last.count(word) == 1 else _keys(axis)[0] for axis, word in zip(at, last, strict=True)]
-    shown = [value if isinstance(value, str) else json.dumps(value) for value in at.values()]
-    told = ",".join(f"{axis}={value}" for axis, value in zip(axes, shown, strict=True))
+    told = ",".join(f"{axis}={_shown(value)}" for axis, value in zip(axes, at.values(), strict=True))
     return re.sub(r"[^A-Za-z0-9.,=+-]+", "_", told).strip("_.")[:150]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(_shown(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value)
