@@ -22,6 +22,7 @@ class Attempt:
         self.first_step_seconds: float | None = (
             None  # since the process's start, where it went on from something
         )
+        self.share = 1.0  # of its time that is this run's, where several are computed as one
         self._put = put
         self._start, self._compiled = time.perf_counter(), compiling.seconds()
         self._saving_seconds, self._saves, self._is_saving, self._stepped = 0.0, 0, False, False
@@ -31,8 +32,8 @@ class Attempt:
         """What the manifest keeps."""
         return {
             "began": self.began,
-            "seconds": time.perf_counter() - self._start,
-            "compile_seconds": compiling.seconds() - self._compiled,
+            "seconds": self.share * (time.perf_counter() - self._start),
+            "compile_seconds": self.share * (compiling.seconds() - self._compiled),
             "saves": self._saves,
             "saving_seconds": self._saving_seconds,
             "first_step_seconds": self.first_step_seconds,

@@ -1,17 +1,14 @@
 """The command line: parse, build the configuration, call one function per stage."""
 
 import dataclasses
-import os
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from cl_imitate.interruption import InterruptedRunError, Notice, noticed
-
-_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "cl_imitate", "jax")
-_MAX_CPU_DEVICES = 8
+from cl_imitate.start_jax import set_up_jax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +104,37 @@ class Fork(Saving):
 
 
 @dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Every point of a config with a [sweep], those of equal shapes as one ensemble; then a table of all."""
+
+    config: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
+    """A TOML file with a [sweep], e.g. configs/sweep.toml."""
+    run_dir: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The sweep's folder. Default: runs/<config name>."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Override one value of all points, e.g. --set training.num_updates=50. May be repeated."""
+    resume: bool = False
+    """Run only what is missing; points under way go on from inside a stage, bit for bit."""
+    launcher: Literal["local", "slurm", "ray"] = "local"
+    """Where points are computed: in this process, as Slurm jobs (extra "slurm"), as Ray tasks (extra "ray")."""
+    launcher_set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An option of the launcher, e.g. --launcher-set gpus_per_node=1. May be repeated."""
+    memory_gib: float | None = None
+    """So much memory one job may use; points are split into waves that fit. Default: what is free here."""
+    save_every_seconds: float = 300.0
+    """How often a stage under way saves what --resume goes on from (0: only when told to stop)."""
+    save_every_steps: int = 0
+    """The same, counted in steps of what is under way (0: not counted)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Show:
-    """What a run's folder holds, and its verdict."""
+    """What a run's folder holds, and its verdict; or where the points of a sweep stand."""
 
     run_dir: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The run's folder."""
+    """The folder of a run or of a sweep."""
+    watch: bool | None = None
+    """A sweep: show it again and again until all is done. Default: on a terminal, while it runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +152,7 @@ class Envs:
     """The environment families that a config can name."""
 
 
-Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Fork | Show | Compare | Envs
+Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Fork | Sweep | Show | Compare | Envs
 
 
 def main() -> None:
@@ -158,39 +181,51 @@ def _dispatch(command: Command) -> None:
 
         print("\n".join(tasks.describe()))
     elif isinstance(command, Show):
-        from cl_imitate import show
-
-        show.show(command.run_dir)
+        _show(command)
     elif isinstance(command, Compare):
         from cl_imitate import compare
 
         compare.compare(command.run_dirs, command.out)
+    elif isinstance(command, Sweep):
+        set_up_jax()
+        _sweep(command)
     else:
         set_up_jax()
         _run_stages(command)
 
 
-def set_up_jax() -> None:
-    """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
-    # Errors only: that the compiler will drop a partitioner (see `sharding`) helps nobody who starts a run.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import jax
+def _show(command: Show) -> None:
+    from cl_imitate import show
+    from cl_imitate.sweeps import live
+    from cl_imitate.sweeps.folder import SweepDir, is_sweep
 
-    jax.config.update("jax_num_cpu_devices", min(_num_cores(), _MAX_CPU_DEVICES))
-    if jax.config.jax_compilation_cache_dir is None:
-        try:
-            _CACHE.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            return  # a home that cannot be written to: programs are compiled anew each time
-        jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if is_sweep(command.run_dir):
+        live.show(SweepDir(command.run_dir), watch=command.watch)
+    else:
+        show.show(command.run_dir)
 
 
-def _num_cores() -> int:
-    """The cores that this process may use, which can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _sweep(command: Sweep) -> None:
+    from cl_imitate import load_config
+    from cl_imitate.sweeps import live
+    from cl_imitate.sweeps.sweep import Request, run_sweep
+
+    request = Request(
+        config=command.config,
+        overrides=command.set,
+        folder=command.run_dir,
+        resume=command.resume,
+        launcher=command.launcher,
+        launcher_options=load_config.options(command.launcher_set, origin="--launcher-set"),
+        memory_gib=command.memory_gib,
+        save_every_seconds=command.save_every_seconds,
+        save_every_steps=command.save_every_steps,
+    )
+    with noticed() as notice:
+        sweep = run_sweep(request, notice)
+    live.show(sweep, watch=False)
+    if sweep.without_result():
+        sys.exit(1)
 
 
 def _run_stages(command: Run | OneStage | Fork) -> None:

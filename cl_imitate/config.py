@@ -228,6 +228,12 @@ class Training:
     stream_devices: Literal["shared", "split"] = "shared"
     """With stream: all local devices simulate and train in turn, or half of them simulate what comes next meanwhile."""
     num_seeds: Positive = 3
+    first_seed: Natural = (
+        0  # imitators are numbered from here on: other numbers, other initialisations and batches
+    )
+    block_size: Natural = 0
+    """Imitators computed together on a device; bits are equal for equal block sizes, as with learners. 0: a device's
+    share of one run's. Above that, a sweep's runs fill each other's blocks (a run alone pads them)."""
     num_updates: Positive = 200
     batch_size: Positive = 32
     learning_rate: PositiveFloat = 1e-3

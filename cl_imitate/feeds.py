@@ -12,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import config, populations, sharding, simulate, train
@@ -48,7 +47,7 @@ class Stored:
         if num := self._training.num_validation:
             self.held_out = jax.tree.map(lambda x: x[-num:], recorded)
             recorded = jax.tree.map(lambda x: x[:-num], recorded)
-        self._recorded = jax.tree.map(jnp.asarray, recorded)
+        self._recorded = recorded
 
     def feed(self, tick: Tick, name: str = "") -> train.Feed:
         """What `train.fit` reads from. `tick` is told of env steps as they are lived: there are none."""

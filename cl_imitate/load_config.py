@@ -41,10 +41,18 @@ def load(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> config.Experime
     Raises:
       ValueError: the file or an override is wrong; the message names the key and the fix.
     """
+    values = load_values(path, overrides)
+    if "sweep" in values:
+        raise ValueError(f"{path} has a [sweep], so it is many runs. Start them: `cl-imitate sweep {path}`.")
+    return build(values, origin=str(path))
+
+
+def load_values(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The same, as plain values that are not checked yet. Raises ValueError: not readable."""
     values = _read(path)
     for override in overrides:
         override_value(values, override)
-    return build(values, origin=str(path))
+    return values
 
 
 def build(values: dict[str, Any], *, origin: str) -> config.Experiment:
@@ -127,19 +135,33 @@ def _merge(base: dict, changes: dict) -> dict:
 
 def override_value(values: dict[str, Any], override: str) -> None:
     """Put what one --set says, "dotted.key=value", into plain values."""
-    key, separator, text = override.partition("=")
+    key, value = _option(override, origin="--set", example="training.num_seeds=5")
+    set_value(values, key, value, origin=f"--set {override!r}")
+
+
+def options(given: tuple[str, ...], *, origin: str) -> dict[str, Any]:
+    """Options as overrides are written, "key=value". Raises ValueError: one is not."""
+    return dict(_option(one, origin=origin, example="timeout_min=60") for one in given)
+
+
+def _option(text: str, *, origin: str, example: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
     if not separator or not key.strip():
-        raise ValueError(f"--set {override!r}: write it as key=value, for example --set training.num_seeds=5")
+        raise ValueError(f"{origin} {text!r}: write it as key=value, for example {origin} {example}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
-    *parents, last = key.strip().split(".")
+        return key.strip(), value.strip()
+
+
+def set_value(values: dict[str, Any], key: str, value: Any, *, origin: str) -> None:
+    """Put a value in the place of a dotted key. Raises ValueError where a part of the key is no table."""
+    *parents, last = key.split(".")
     table = values
     for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise ValueError(f"--set {override!r}: {name} is not a table")
+            raise ValueError(f"{origin}: {name} is not a table")
     table[last] = value
 
 

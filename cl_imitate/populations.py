@@ -4,6 +4,8 @@ Nothing here is stored: keys, tasks and rates of every learner can be made again
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ import numpy as np
 from cl_imitate import config, keys, simulate
 from cl_imitate.envs import tasks
 from cl_imitate.learners import dqn as dqn_lib
+from cl_imitate.seating import Seating
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,7 +24,7 @@ class Population:
 
     name: str
     family: tasks.Family
-    learner: config.Learner
+    learner: config.Learner  # without its rates
     dqn: dqn_lib.DQN
     block_size: int
     learner_keys: jax.Array  # keys [N]
@@ -84,12 +87,12 @@ def _make(
         raise ValueError('simulation.block_size = "auto" has not been measured: the simulate stage does so.')
     root = keys.root(experiment.seed)
     task_keys = keys.members(keys.stream(keys.stream(root, keys.Stream.TASK), task_stream), num_tasks)
-    env_params = jax.jit(jax.vmap(family.sample))(task_keys[jnp.arange(num_learners) % num_tasks])
+    env_params = _sample_tasks(task_keys[jnp.arange(num_learners) % num_tasks], sample=family.sample)
     learner_keys = keys.members(keys.member(keys.stream(root, stream), index), num_learners)
     return Population(
         name=name,
         family=family,
-        learner=experiment.learner,
+        learner=dqn_lib.without_rates(experiment.learner),
         dqn=dqn_lib.make_dqn(experiment.learner, family.env.spec),
         block_size=block_size,
         learner_keys=learner_keys,
@@ -98,6 +101,29 @@ def _make(
         env_params=env_params,
         task=task_numbers(env_params),
     )
+
+
+def join(some: Sequence[Population]) -> tuple[Population, Seating]:
+    """Populations of equally many learners that differ in keys, tasks and rates, as one; and who sits where in it."""
+    first = some[0]
+    seating = Seating(first.num_learners, len(some), first.block_size)
+    learner_keys, streams, rates, env_params, task = seating.join(
+        [(one.learner_keys, one.streams, one.rates, one.env_params, one.task) for one in some]
+    )
+    joined = dataclasses.replace(
+        first,
+        learner_keys=learner_keys,
+        streams=streams,
+        rates=rates,
+        env_params=env_params,
+        task=np.asarray(task),
+    )
+    return joined, seating
+
+
+@functools.partial(jax.jit, static_argnames=("sample",))
+def _sample_tasks(task_keys: jax.Array, *, sample: Callable[[jax.Array], Any]) -> Any:
+    return jax.vmap(sample)(task_keys)
 
 
 def task_numbers(env_params: Any) -> np.ndarray:

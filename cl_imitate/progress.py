@@ -14,16 +14,37 @@ _PLAIN_EVERY_SECONDS = 15.0
 Tick = Callable[[int], None]
 
 
+Watcher = Callable[[str, float], None]
+"""Told a bar's label and how much of it is done, from 0 to 1."""
+
+_watchers: list[Watcher] = []
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """While this holds, the watcher is told of every bar, too."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
 @contextmanager
 def bar(label: str, total: int, unit: str) -> Iterator[Tick]:
     """A bar for `total` units of work; call the yielded function with how many more are done."""
     make = _rich_bar if sys.stderr.isatty() else _plain_lines
     with make(label, total, unit) as tick:
         one_at_a_time = threading.Lock()  # a stage may count from two threads
+        done = 0
 
         def counted(amount: int) -> None:
+            nonlocal done
             with one_at_a_time:
                 tick(amount)
+                done += amount
+                for watcher in _watchers:
+                    watcher(label, done / max(total, 1))
 
         yield counted
 

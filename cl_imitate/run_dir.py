@@ -75,7 +75,7 @@ class RunDir:
             _drop_attempts(manifest, name)
             _drop_continued(manifest, name)
             shutil.rmtree(self.keeper_path(name), ignore_errors=True)
-        _write_json(self.path / "manifest.json", manifest)
+        write_json(self.path / "manifest.json", manifest)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -112,7 +112,7 @@ class RunDir:
             told = manifest.setdefault("continued", [])
             is_this = {"stage": attempt.stage, "at": attempt.began}.items()
             told[:] = [one for one in told if not is_this <= one.items()] + [attempt.continued]
-        _write_json(self.path / "manifest.json", manifest)
+        write_json(self.path / "manifest.json", manifest)
 
     @contextmanager
     def stage(
@@ -124,30 +124,40 @@ class RunDir:
         one that was killed, up to its last save).
         """
         attempt = attempt or self.attempt(name)
+        self.begin(name, goes_on=goes_on, attempt=attempt)
+        facts: dict[str, Any] = {}
+        try:
+            yield facts
+        except BaseException:
+            attempt.put()
+            raise
+        self.finish(name, attempt, **facts)
+
+    def begin(self, name: str, *, goes_on: bool, attempt: Attempt) -> None:
+        """Room for a stage: what an unfinished attempt left is removed unless it `goes_on`."""
         if not goes_on:
             for artifact in _ARTIFACTS[name]:
                 _remove(self.path / artifact)
             manifest = self.manifest
             _drop_continued(manifest, name)
-            _write_json(self.path / "manifest.json", manifest)
-        facts: dict[str, Any] = {}
+            write_json(self.path / "manifest.json", manifest)
         attempt.put()
-        try:
-            yield facts
-        finally:
-            attempt.put()
+
+    def finish(self, name: str, attempt: Attempt, **facts: Any) -> None:
+        """Mark a stage as done."""
+        attempt.put()
         manifest = self.manifest
         spent = _sum(manifest["attempts"][name])
         _drop_attempts(manifest, name)
         manifest["stages"][name] = {**spent, "git_revision": circumstances.git_revision(), **facts}
-        _write_json(self.path / "manifest.json", manifest)
+        write_json(self.path / "manifest.json", manifest)
         freed = num_bytes(self.keeper_path(name))
         shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         print(_told(name, manifest["stages"][name], freed, num_bytes(self.path)), file=sys.stderr, flush=True)
 
     def note(self, **facts: Any) -> None:
         """Facts about the whole run, kept in the manifest."""
-        _write_json(self.path / "manifest.json", {**self.manifest, **facts})
+        write_json(self.path / "manifest.json", {**self.manifest, **facts})
 
     def log(self, **metrics: Any) -> None:
         """One line of metrics.jsonl."""
@@ -156,7 +166,7 @@ class RunDir:
 
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file of the run, replaced whole."""
-        _write_json(self.path / name, value)
+        write_json(self.path / name, value)
 
 
 def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
@@ -188,7 +198,7 @@ def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDi
         first = {"fingerprint": fingerprint, **_circumstances(), "stages": {}}
         path.mkdir(parents=True, exist_ok=True)
         (path / "config.toml").write_text(config_text)
-        _write_json(manifest, first)
+        write_json(manifest, first)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}). Use another --run-dir.") from error
     return RunDir(path, fingerprint)
@@ -291,7 +301,8 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """A JSON file, replaced whole."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=1) + "\n")
     temporary.replace(path)

@@ -9,7 +9,7 @@ Everything that every learner does at the same time is nested structure, not a b
 
 import functools
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -300,6 +300,7 @@ def advance(
     hold: bool = False,
     keep_steps: Container[int] = (),
     devices: sharding.Devices | None = None,
+    on_diverged: Callable[[np.ndarray, int], None] | None = None,
 ) -> Iterator[tuple[Ensemble | None, History]]:
     """Live `num_steps` more steps, yielding the ensemble and the history [N, chunk] after every chunk.
 
@@ -311,9 +312,13 @@ def advance(
     `chunk_steps` must divide `num_steps` and the rest of the warm-up. Each device (default: all local ones) computes
     blocks of exactly `block_size` learners, one after the other (`Blocks`).
 
+    `on_diverged` is told which learners' weights (bool [N]) are no longer finite after which step, every time that some
+    are not; the others live on undisturbed. None: that is an error.
+
     Raises:
       FloatingPointError: a learner's weights are no longer finite; it names the learner and the step.
     """
+    on_diverged = on_diverged or _stop
     first, in_replay = int(ensemble.clock.step), int(ensemble.clock.cursor.num_added) - 1
     blocks = Blocks(ensemble.obs.shape[0], block_size, devices)
     ensembles = blocks.split(ensemble, SPECS)
@@ -331,10 +336,10 @@ def advance(
             if mode == "learn":
                 chunk.is_finite.append(_is_finite(ensembles[index].learner.params))
         if waiting is not None:
-            yield None, waiting.checked_history(blocks)
+            yield None, waiting.checked_history(blocks, on_diverged)
         waiting = chunk
         if chunk.end_step in keep_steps or chunk.end_step == first + num_steps:
-            history, waiting = chunk.checked_history(blocks), None
+            history, waiting = chunk.checked_history(blocks, on_diverged), None
             yield blocks.join(ensembles, SPECS), history
 
 
@@ -345,18 +350,26 @@ class _Chunk(NamedTuple):
     histories: list[History]  # a round each
     is_finite: list[jax.Array]  # likewise, bool; empty where nothing was learned
 
-    def checked_history(self, blocks: Blocks) -> History:
+    def checked_history(self, blocks: Blocks, on_diverged: Callable[[np.ndarray, int], None]) -> History:
         """The history of the learners that count. Waits for the chunk."""
         if self.is_finite:
-            is_finite = np.asarray(blocks.on_host(self.is_finite))
-            diverged = np.flatnonzero(~is_finite)
-            if diverged.size:
-                raise FloatingPointError(
-                    f"the weights of learner {diverged[0]} are not finite after step {self.end_step} "
-                    f"({diverged.size} of {is_finite.size} learners). Usual cause: learner.learning_rate is too "
-                    "large, or learner.discount is 1."
-                )
+            has_diverged = ~np.asarray(blocks.on_host(self.is_finite))
+            if has_diverged.any():
+                on_diverged(has_diverged, self.end_step)
         return blocks.on_host(self.histories)
+
+
+def divergence(has_diverged: np.ndarray, step: int) -> FloatingPointError:
+    """What to say of learners, bool [N], whose weights are not finite after a step."""
+    return FloatingPointError(
+        f"the weights of learner {np.flatnonzero(has_diverged)[0]} are not finite after step {step} "
+        f"({has_diverged.sum()} of {has_diverged.size} learners). Usual cause: learner.learning_rate is too large, or "
+        "learner.discount is 1."
+    )
+
+
+def _stop(has_diverged: np.ndarray, step: int) -> None:
+    raise divergence(has_diverged, step)
 
 
 @jax.jit

@@ -1,11 +1,13 @@
 """Next-action prediction on learners' histories: the only learning an imitator ever does.
 
-M imitators (seeds x forks) are trained in lockstep as one `vmap`, split over the local devices. Histories stay
-on the device; an update's windows are drawn from a key folded with the update's number, so a resume is exact.
+M imitators (seeds x forks) are trained in lockstep as one `vmap`, split over the local devices; those of several runs,
+each on its own histories, in one program. Histories stay on the device; an update's windows are drawn from a key folded
+with the update's number, so a resume is exact.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +19,9 @@ from flax import struct
 from cl_imitate import config, keys, sharding
 from cl_imitate.histories import contexts
 from cl_imitate.imitators.base import Imitator
+from cl_imitate.optimiser import make_optimiser, narrow_head, without_rates
+from cl_imitate.seating import Seating
+from cl_imitate.trainees import Feed, Members, Table, Trainee
 from cl_imitate.types import Context, History
 
 
@@ -39,10 +44,6 @@ class Progress(NamedTuple):
     held_out_loss: np.ndarray  # float32 [M]
 
 
-Feed = Callable[[int], tuple[History, int]]
-"""What an update trains on: update -> a history [N, T] on host or device, and the update at which another comes."""
-
-
 SPECS = TrainState(
     params=sharding.SPLIT,
     opt_state=sharding.SPLIT,
@@ -50,55 +51,6 @@ SPECS = TrainState(
     best_loss=sharding.SPLIT,  # pyright: ignore[reportArgumentType]
     update=sharding.WHOLE,  # pyright: ignore[reportArgumentType]
 )
-
-
-def make_optimiser(training: config.Training) -> optax.GradientTransformation:
-    """AdamW with clipping, linear warm-up and cosine decay. Vectors (biases, norms) are not decayed."""
-    warmup = min(training.warmup_updates, training.num_updates // 4)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else training.learning_rate,
-        training.learning_rate,
-        warmup,
-        training.num_updates,
-        training.final_learning_rate,
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(training.clip_norm),
-        optax.adamw(
-            schedule,
-            b2=0.99,
-            weight_decay=training.weight_decay,
-            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-        ),
-        optax.stateless(functools.partial(_slow_wide_matrices, reference_width=training.reference_width)),
-    )
-
-
-def _slow_wide_matrices(updates: Any, params: Any, *, reference_width: int) -> Any:
-    """Updates of the kernels whose inputs are the network's own features, times reference width over width.
-
-    Adam moves every entry equally far, so what such a matrix adds to its output in one update grows with its inputs.
-
-    Source: Yang et al. (2022), Tensor Programs V (muP), its rules under Adam for hidden and output matrices. The scale
-    of attention is left as it is, for heads that keep their size.
-    """
-    if not reference_width:
-        return updates
-    factor = reference_width / params["head"]["kernel"].shape[0]
-
-    def scaled(path, update):
-        is_inner = path[0].key in ("blocks", "head") and path[-1].key == "kernel"
-        return factor * update if is_inner else update
-
-    return jax.tree.map_with_path(scaled, updates)
-
-
-def _narrow_head(params: Any, *, reference_width: int) -> Any:
-    """The initial output matrix, whose entries muP scales by one over the width, not by its root."""
-    if not reference_width:
-        return params
-    kernel = params["head"]["kernel"]
-    return params | {"head": params["head"] | {"kernel": kernel * (reference_width / kernel.shape[0]) ** 0.5}}
 
 
 def next_action_loss(logits: jax.Array, context: Context) -> jax.Array:
@@ -111,16 +63,7 @@ def init_train_state(
     imitator_keys: jax.Array, *, imitator: Imitator, training: config.Training
 ) -> TrainState:
     """M imitators at initialisation, from their keys [M]."""
-    optimiser = make_optimiser(training)
-
-    @jax.jit
-    @jax.vmap
-    def one(key):
-        params = imitator.init(keys.stream(key, keys.Stream.IMITATOR_INIT))
-        params = _narrow_head(params, reference_width=training.reference_width)
-        return params, optimiser.init(params)
-
-    params, opt_state = one(imitator_keys)
+    params, opt_state = _init_params(imitator_keys, imitator=imitator, training=without_rates(training))
     return TrainState(
         params=params,
         opt_state=opt_state,
@@ -130,12 +73,26 @@ def init_train_state(
     )
 
 
-def _update(params, opt_state, key, fork_step, update, history, *, imitator, training, context_steps):
+@functools.partial(jax.jit, static_argnames=("imitator", "training"))
+def _init_params(imitator_keys, *, imitator, training):
+    @jax.vmap
+    def one(key):
+        params = imitator.init(keys.stream(key, keys.Stream.IMITATOR_INIT))
+        params = narrow_head(params, reference_width=training.reference_width)
+        return params, make_optimiser(training).init(params)
+
+    return one(imitator_keys)
+
+
+def _update(params, opt_state, member, update, history, *, imitator, training, context_steps, num_places):
     """One update of one imitator."""
+    key = member.keys
     context = contexts.sample_windows(
         contexts.batch_key(key, update),
         history,
-        fork_step,
+        member.fork_steps,
+        place=member.place,
+        num_places=num_places,
         training=training,
         context_steps=context_steps,
         num_windows=training.batch_size,
@@ -148,15 +105,17 @@ def _update(params, opt_state, key, fork_step, update, history, *, imitator, tra
 
     value, grads = jax.value_and_grad(loss)(params)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer counts
-        delta, opt_state = make_optimiser(training).update(grads, opt_state, params)
+        delta, opt_state = make_optimiser(training, member.rates).update(grads, opt_state, params)
     return optax.apply_updates(params, delta), opt_state, value
 
 
-def _held_out(params, key, fork_step, history, *, imitator, training, context_steps):
+def _held_out(params, member, history, *, imitator, training, context_steps, num_places):
     context = contexts.sample_windows(
-        contexts.batch_key(key, 0),  # the same windows every time
+        contexts.batch_key(member.held_out_keys, 0),  # the same windows every time
         history,
-        fork_step,
+        member.fork_steps,
+        place=member.place,
+        num_places=num_places,
         training=training,
         context_steps=context_steps,
         num_windows=training.evaluate_windows,
@@ -167,37 +126,45 @@ def _held_out(params, key, fork_step, history, *, imitator, training, context_st
 
 @functools.partial(
     jax.jit,
-    static_argnames=("imitator", "training", "context_steps", "num_updates", "mesh"),
+    static_argnames=("imitator", "training", "context_steps", "num_updates", "num_places", "mesh"),
     donate_argnames=("state",),
 )
 def train_chunk(
     state: TrainState,
-    imitator_keys: jax.Array,
-    fork_steps: jax.Array,
+    members: Members,
     history: History,
     held_out: History,
-    held_out_key: jax.Array,
     *,
     imitator: Imitator,
     training: config.Training,
     context_steps: int,
     num_updates: int,
+    num_places: int = 1,
     mesh: jax.sharding.Mesh,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
-    """`num_updates` updates of M imitators; `state` is donated. Losses [M, num_updates], held-out [M]."""
-    static = {"imitator": imitator, "training": training, "context_steps": context_steps}
+    """`num_updates` updates of one block of imitators a device; `state` is donated.
 
-    def chunk(state, imitator_keys, fork_steps, history, held_out, held_out_key):
+    `history` and `held_out` are [D, N, T], one for each device, of `num_places` runs in turn. `training` is without its
+    rates. Returns the state, losses [M, num_updates], held-out losses [M].
+    """
+    static = {
+        "imitator": imitator,
+        "training": training,
+        "context_steps": context_steps,
+        "num_places": num_places,
+    }
+
+    def chunk(state, members, history, held_out):
+        history, held_out = jax.tree.map(lambda x: x[0], (history, held_out))
+
         def body(state, _):
-            step = jax.vmap(functools.partial(_update, **static), in_axes=(0, 0, 0, 0, None, None))
-            params, opt_state, loss = step(
-                state.params, state.opt_state, imitator_keys, fork_steps, state.update, history
-            )
+            step = jax.vmap(functools.partial(_update, **static), in_axes=(0, 0, 0, None, None))
+            params, opt_state, loss = step(state.params, state.opt_state, members, state.update, history)
             return state.replace(params=params, opt_state=opt_state, update=state.update + 1), loss
 
         state, losses = jax.lax.scan(body, state, None, num_updates)
-        measure = jax.vmap(functools.partial(_held_out, **static), in_axes=(0, None, 0, None))
-        loss = measure(state.params, held_out_key, fork_steps, held_out)
+        measure = jax.vmap(functools.partial(_held_out, **static), in_axes=(0, 0, None))
+        loss = measure(state.params, members, held_out)
         is_best = loss < state.best_loss
 
         def keep(best, new):
@@ -209,13 +176,22 @@ def train_chunk(
         )
         return state, jnp.swapaxes(losses, 0, 1), loss
 
-    split, whole = sharding.SPLIT, sharding.WHOLE
+    split = sharding.SPLIT
     return sharding.over_ensemble(
-        chunk,
-        mesh,
-        in_specs=(SPECS, split, split, whole, whole, whole),
-        out_specs=(SPECS, split, split),
-    )(state, imitator_keys, fork_steps, history, held_out, held_out_key)
+        chunk, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split, split)
+    )(state, members, history, held_out)
+
+
+def block_size(training: config.Training, num_members: int, devices: sharding.Devices | None = None) -> int:
+    """How many imitators a device computes together."""
+    num_devices = len(jax.local_devices() if devices is None else devices)
+    return training.block_size or num_members // math.gcd(num_members, num_devices)
+
+
+def num_at_once(training: config.Training, num_members: int, devices: sharding.Devices | None = None) -> int:
+    """How many runs of `num_members` imitators fill the blocks that one takes alone."""
+    size = block_size(training, num_members, devices)
+    return max(1, size // Seating(num_members, 2, size).width)
 
 
 def fit(
@@ -231,49 +207,99 @@ def fit(
     context_steps: int,
     devices: sharding.Devices | None = None,
 ) -> Iterator[tuple[TrainState, Progress]]:
-    """Train to `training.num_updates`, yielding after every chunk.
+    """Train the imitators of one run to `training.num_updates`, yielding after every chunk.
 
-    Args:
-      imitator_keys: keys [M]. fork_steps: int [M], where each imitator's data stop.
-      feed: the recorded learners' histories [N, T], all at once or some at a time; at most one is on the device.
-      held_out: those of learners that are not trained on, by which progress is measured.
-      devices: where to train; None: on all local ones.
+    For the arguments see `Trainee` and `fit_together`.
 
     Raises:
       FloatingPointError: a loss is not finite; the message names the imitator and the update.
     """
-    mesh = sharding.ensemble_mesh(imitator_keys.shape[0], devices)
-    state = sharding.place(state, mesh, SPECS)
-    imitator_keys, fork_steps = sharding.place((imitator_keys, fork_steps), mesh, sharding.SPLIT)
-    held_out, held_out_key = sharding.place((held_out, held_out_key), mesh, sharding.WHOLE)
-    history, until = None, -1
-    while (done := int(state.update)) < training.num_updates:
+    trainee = Trainee(
+        state=state,
+        imitator_keys=imitator_keys,
+        fork_steps=fork_steps,
+        feed=feed,
+        held_out=held_out,
+        held_out_key=held_out_key,
+        training=training,
+    )
+    for fitted in fit_together([trainee], imitator=imitator, context_steps=context_steps, devices=devices):
+        if error := fitted.errors.get(0):
+            raise error
+        yield fitted.states()[0], fitted.progress[0]
+
+
+class Fitted(NamedTuple):
+    """Several runs' imitators after a chunk of updates."""
+
+    states: Callable[[], list[TrainState]]  # valid until the next chunk is asked for
+    progress: list[Progress]
+    errors: dict[int, FloatingPointError]  # by run: a loss of it is not finite
+
+
+def fit_together(
+    trainees: Sequence[Trainee],
+    *,
+    imitator: Imitator,
+    context_steps: int,
+    devices: sharding.Devices | None = None,
+) -> Iterator[Fitted]:
+    """Train the imitators of several runs in one program, yielding after every chunk.
+
+    All trainees have gone equally far, and their configs differ in rates only. A run that diverges does not disturb
+    the others; it is for the caller to leave it out of what comes next.
+
+    Args:
+      devices: where to train; None: on all local ones.
+    """
+    training, first = without_rates(trainees[0].training), trainees[0]
+    table = Table(trainees, block_size(training, first.num_members, devices), devices)
+    states = table.split(SPECS)
+    held_out = table.place([trainee.held_out for trainee in trainees])
+    histories: list[History] = []
+    done, until = int(first.state.update), -1
+    while done < training.num_updates:
         if done >= until:
-            del history  # room for the next
-            history, until = feed(done)
-            history = sharding.place(history, mesh, sharding.WHOLE)
+            histories = []  # room for the next
+            fed = [trainee.feed(done) for trainee in trainees]
+            until = min(end for _, end in fed)
+            histories = table.place([history for history, _ in fed])
         num_updates = min(training.evaluate_every_updates, until - done)
-        state, losses, held_out_loss = train_chunk(
-            state,
-            imitator_keys,
-            fork_steps,
-            history,
-            held_out,
-            held_out_key,
-            imitator=imitator,
-            training=training,
-            context_steps=context_steps,
-            num_updates=num_updates,
-            mesh=mesh,
-        )
-        losses, held_out_loss = np.asarray(losses), np.asarray(held_out_loss)
-        if not np.isfinite(losses).all():
-            member, offset = np.argwhere(~np.isfinite(losses))[0]
-            raise FloatingPointError(
-                f"the loss of imitator {member} is {losses[member, offset]} at update {done + offset}. "
-                "Usual cause: training.learning_rate is too high. Lower it, or lower training.clip_norm."
+        measured = []
+        for index in range(table.blocks.num_rounds):
+            states[index], *losses = train_chunk(
+                states[index],
+                table.members[index],
+                histories[index],
+                held_out[index],
+                imitator=imitator,
+                training=training,
+                context_steps=context_steps,
+                num_updates=num_updates,
+                num_places=table.num_places,
+                mesh=table.blocks.mesh,
             )
-        yield state, Progress(done + num_updates, losses, held_out_loss)
+            measured.append(losses)
+        losses, held_out_losses = (np.asarray(x) for x in table.blocks.on_host(measured))
+        done += num_updates
+        progress = [
+            Progress(done, *(table.seating.part(x, i) for x in (losses, held_out_losses)))
+            for i in range(len(trainees))
+        ]
+        errors = {i: error for i, one in enumerate(progress) if (error := _problem(one))}
+        yield Fitted(lambda: table.parts(states, SPECS), progress, errors)
+
+
+def _problem(progress: Progress) -> FloatingPointError | None:
+    losses = progress.train_loss
+    if np.isfinite(losses).all():
+        return None
+    member, offset = np.argwhere(~np.isfinite(losses))[0]
+    return FloatingPointError(
+        f"the loss of imitator {member} is {losses[member, offset]} at update "
+        f"{progress.update - losses.shape[1] + offset}. Usual cause: training.learning_rate is too high. Lower it, or "
+        "lower training.clip_norm."
+    )
 
 
 def chosen_params(state: TrainState, training: config.Training) -> Any:

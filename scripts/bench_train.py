@@ -166,7 +166,7 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
     import jax.numpy as jnp
     import numpy as np
 
-    from cl_imitate import config, cost, keys, sharding, train
+    from cl_imitate import config, cost, keys, optimiser, sharding, train, trainees
     from cl_imitate.imitators import transformer
     from cl_imitate.imitators.attention import window_angles
     from cl_imitate.imitators.base import assemble
@@ -225,25 +225,30 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
         truncated=nothing,
         explored=nothing,
     )
-    history = jax.tree.map(jnp.asarray, history)
-    members = keys.members(keys.root(0), 1)
+    member_keys = keys.members(keys.root(0), 1)
     mesh = sharding.ensemble_mesh(1)
-    state = sharding.place(
-        train.init_train_state(members, imitator=made, training=training), mesh, train.SPECS
+    members = trainees.Members(
+        keys=member_keys,
+        fork_steps=jnp.array([4 * context]),
+        rates=optimiser.rates_of(training, 1),
+        held_out_keys=member_keys,
+        place=jnp.array([0]),
     )
-    small = jax.tree.map(lambda x: x[:1, :context], history)
+    state = sharding.place(
+        train.init_train_state(member_keys, imitator=made, training=training), mesh, train.SPECS
+    )
+    small = jax.tree.map(lambda x: jnp.asarray(x[None, :1, :context]), history)
+    history = jax.tree.map(lambda x: jnp.asarray(x[None]), history)
 
     def turn() -> float:
         nonlocal state
         state, losses, _ = train.train_chunk(
             state,
             members,
-            jnp.array([4 * context]),
             history,
             small,
-            jax.random.key(1),
             imitator=made,
-            training=training,
+            training=optimiser.without_rates(training),
             context_steps=context,
             num_updates=num_updates,
             mesh=mesh,

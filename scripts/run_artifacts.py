@@ -30,7 +30,7 @@ def _checkpoint(path: pathlib.Path) -> dict[str, str]:
 
 
 def artifacts(run: pathlib.Path) -> dict[str, Any]:
-    """Everything that a finished run's answer rests on, by path."""
+    """Everything that a run's answer rests on, as far as it has come, by path."""
     found: dict[str, Any] = {}
     for file in sorted((run / "histories").rglob("*")):
         if file.is_file():
@@ -38,10 +38,14 @@ def artifacts(run: pathlib.Path) -> dict[str, Any]:
     for marker in sorted((run / "checkpoints").rglob("manifest.ocdbt")):
         if not marker.parent.name.startswith("ocdbt.process"):
             found[marker.parent.relative_to(run).as_posix()] = _checkpoint(marker.parent)
-    with np.load(run / "evaluation" / "cells.npz") as cells:
-        found["cells"] = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in cells.items()}
+    if (file := run / "evaluation" / "cells.npz").exists():
+        with np.load(file) as cells:
+            found["cells"] = {
+                name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in cells.items()
+            }
     for name in ("losses.json", "verdict.json"):
-        found[name] = without_times(json.loads((run / name).read_text()))
+        if (run / name).exists():
+            found[name] = without_times(json.loads((run / name).read_text()))
     stages = json.loads((run / "manifest.json").read_text())["stages"]
     found["stages"] = without_times(stages)
     return found

@@ -11,22 +11,27 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
-0: types keys config statistics products convolution compiling interruption checksum circumstances
+0: types keys config statistics products convolution compiling interruption checksum circumstances start_jax
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir attempt progress sharding
-1: blocks
-2: envs/* learners/* imitators/* figures report keeper comparison_figure
+1: blocks seating optimiser
+2: envs/* learners/* imitators/* figures report keeper comparison_figure trainees
 3: envs/tasks simulate train cost imitators/learner_posterior
-4: evaluation/protocols evaluation/answers evaluation/wording sweep populations
+4: evaluation/protocols evaluation/answers evaluation/wording populations
 5: evaluation/* block_size
 6: feeds show compare evaluation/controls/*
 7: stages/*
-8: cli
-9: __main__
+8: sweeps/*
+9: cli
+10: __main__
 """
-RANK = {name: int(line[0]) for line in RANKS.strip().splitlines() for name in line[2:].split()}
+RANK = {
+    name: int(line.split(":")[0])
+    for line in RANKS.strip().splitlines()
+    for name in line.partition(":")[2].split()
+}
 SEES_HISTORIES_ONLY = {"imitators/make", "imitators/transformer", "imitators/recurrent", "train"}
-ONE_HOME = {"gymnax", "orbax", "matplotlib"}
+ONE_HOME = {"gymnax", "orbax", "matplotlib", "pyarrow"}
 # Tests of more than one module; every other test_<name>.py is named after a module, or after a room.
 WIDE_TESTS = {
     "layout",

@@ -1,5 +1,6 @@
 """The registry: from an environment's configuration to its bundle and its distribution of tasks."""
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
@@ -75,6 +76,7 @@ def describe() -> tuple[str, ...]:
     return tuple(f"{name:<{width}}  {text}" for name, text in _DESCRIPTIONS.items())
 
 
+@functools.cache
 def make(
     environment: Environment,
     *,
@@ -82,7 +84,8 @@ def make(
     variants: tuple[Variant, ...] = (),
     split: Split = "train",
 ) -> Family:
-    """The family of a configuration. Train and held-out tasks are disjoint (before variants).
+    """The family of a configuration, the same object each time, so that its programs are compiled once. Train and
+    held-out tasks are disjoint (before variants).
 
     MinAtar games and the cart have no hidden parameters: both splits hold the one task, `shapes` does not apply.
 

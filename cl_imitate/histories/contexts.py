@@ -68,16 +68,21 @@ def sample_windows(
     context_steps: int,
     num_windows: int,
     num_actions: int,
+    place: jax.Array | int = 0,
+    num_places: int = 1,
 ) -> Context:
     """`num_windows` training windows [B, L] from before the fork, uniform over learners and starts.
+
+    `history` can hold the equally many learners of `num_places` runs, one after the other; windows are then of the
+    learners of run `place`.
 
     A share is forced to the start of a history, where an imitator must learn to begin; a share has its age
     hidden. Histories shorter than a window are padded on the right with weight 0.
     """
     learner_key, start_key, forced_key, age_key = jax.random.split(key, 4)
-    num_learners = history.action.shape[0]
+    num_learners = history.action.shape[0] // num_places
     stride = training.start_every_steps
-    learner = jax.random.randint(learner_key, (num_windows,), 0, num_learners)
+    learner = place * num_learners + jax.random.randint(learner_key, (num_windows,), 0, num_learners)
     num_starts = jnp.maximum(fork_step - context_steps, 0) // stride + 1
     start = stride * jax.random.randint(start_key, (num_windows,), 0, num_starts)
     is_forced = jax.random.uniform(forced_key, (num_windows,)) < training.start_of_history

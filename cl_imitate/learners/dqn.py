@@ -5,6 +5,7 @@ MinAtar. We differ in that a target may follow by Polyak averaging, replay may b
 order (nothing random), and replay samples with replacement.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -73,6 +74,14 @@ def hyperparams(learner: config.Learner, num_learners: int) -> DQNHyperparams:
     )
 
 
+def without_rates(learner: config.Learner) -> config.Learner:
+    """The config with every rate at its default: equal for all learners that one compiled program serves."""
+    defaults = {field.name: field.default for field in dataclasses.fields(learner)}
+    return dataclasses.replace(
+        learner, **{name: defaults[name] for name in DQNHyperparams.__dataclass_fields__}
+    )
+
+
 def epsilon_at(rates: DQNHyperparams, step: jax.Array) -> jax.Array:
     """Epsilon after `step` steps of learning: linear from start to end, then constant."""
     done = jnp.clip(step.astype(jnp.float32) / rates.epsilon_decay_steps, 0.0, 1.0)
@@ -92,9 +101,13 @@ def make_optimiser(name: str) -> optax.GradientTransformation:
     return optax.scale_by_stddev(decay=0.95, eps=0.01, eps_in_sqrt=False)
 
 
-@functools.cache
 def make_dqn(learner: config.Learner, spec: Spec) -> DQN:
-    """The learner that `learner` describes, for environments of `spec`."""
+    """The learner that `learner` describes, for environments of `spec`. Its rates, which are leaves, do not matter."""
+    return _make_dqn(without_rates(learner), spec)
+
+
+@functools.cache
+def _make_dqn(learner: config.Learner, spec: Spec) -> DQN:
     network = make_q_network(
         spec, hidden=learner.hidden, conv_features=learner.conv_features, products=learner.products
     )

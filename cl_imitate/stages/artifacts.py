@@ -77,7 +77,7 @@ def imitator_keys(experiment: config.Experiment) -> tuple[jax.Array, jax.Array]:
     A seed's imitators share their initialisation and batches over forks; only their data differ.
     """
     root = keys.stream(keys.root(experiment.seed), keys.Stream.IMITATOR)
-    seeds = keys.members(root, experiment.training.num_seeds)
+    seeds = keys.members(root, experiment.training.num_seeds, first=experiment.training.first_seed)
     forks = [
         contexts.thinned_step(fork, **contexts.thinning(experiment))
         for fork in sorted(experiment.evaluation.fork_steps)

@@ -1,14 +1,20 @@
 """The first stage: learners live, and their whole histories are recorded."""
 
+import contextlib
+import dataclasses
 import shutil
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from cl_imitate import block_size, populations, progress, simulate
+from cl_imitate import block_size, populations, progress, sharding, simulate
+from cl_imitate.blocks import Blocks
 from cl_imitate.evaluation import protocols
 from cl_imitate.histories import store
+from cl_imitate.interruption import InterruptedRunError
 from cl_imitate.keeper import Keeper
+from cl_imitate.learners.dqn import DQNHyperparams
 from cl_imitate.stages.artifacts import (
     load_snapshot,
     open_history,
@@ -21,67 +27,205 @@ from cl_imitate.stages.run import Run, chunk_steps, keeper_of, with_block_size
 
 
 def simulate_stage(run: Run) -> None:
-    """Record every population's whole history, and keep the snapshots that the protocols start from."""
-    if run.experiment.simulation.block_size == "auto":
-        _pick_block_size(run)
-    keeper = keeper_of(run, "simulate")
-    with run.folder.stage("simulate", goes_on=not keeper.is_empty, attempt=keeper.attempt) as facts:
-        updates = [
-            _simulate(run, name, num_steps, keeper)
-            for name, num_steps in recorded_steps(run.experiment).items()
-        ]
-        facts["td_updates"] = sum(updates)
+    """Record every population's whole history, and keep the snapshots that the protocols start from.
+
+    Raises:
+      FloatingPointError: a learner diverged.
+    """
+    for error in simulate_together([run]).values():
+        raise error
 
 
-def _pick_block_size(run: Run) -> None:
-    population = populations.make("recorded", with_block_size(run.written, 1))
-    size, rates = block_size.choose(population, chunk_steps=chunk_steps(run.written))
+def simulate_together(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
+    """The stage of several runs whose configurations differ in leaves only (seeds and rates), as one ensemble.
+
+    Each goes on from where it was left, alone or with others, and leaves what it would leave alone. Returns the errors
+    of runs in which a learner diverged, by index; the others do not notice.
+    """
+    _pick_block_size(runs)
+    keepers = [keeper_of(run, "simulate") for run in runs]
+    for run, keeper in zip(runs, keepers, strict=True):
+        keeper.attempt.share = 1 / len(runs)
+        run.folder.begin("simulate", goes_on=not keeper.is_empty, attempt=keeper.attempt)
+    try:
+        errors, updates = _simulate(runs, keepers)
+    except BaseException:
+        for keeper in keepers:
+            keeper.attempt.put()
+        raise
+    for index, (run, keeper) in enumerate(zip(runs, keepers, strict=True)):
+        if index in errors:
+            keeper.attempt.put()
+        else:
+            run.folder.finish("simulate", keeper.attempt, td_updates=updates[index])
+    return errors
+
+
+def _simulate(
+    runs: Sequence[Run], keepers: Sequence[Keeper]
+) -> tuple[dict[int, FloatingPointError], list[int]]:
+    """Every population. Returns the errors of runs that diverged, by index, and the updates of each run's learners."""
+    errors: dict[int, FloatingPointError] = {}
+    updates = [0] * len(runs)
+    for name, num_steps in recorded_steps(runs[0].experiment).items():
+        lives = []
+        for index, (run, keeper) in enumerate(zip(runs, keepers, strict=True)):
+            if done := keeper.finished(name):
+                updates[index] += done[1]["td_updates"]
+            elif index in errors:
+                continue
+            elif run.experiment.fork is not None and num_steps <= run.experiment.fork.step:
+                population = populations.make(name, run.experiment)
+                _writer(run, population, num_steps, None).close()  # all of it is the parent's
+                keeper.finish(name, {}, {"td_updates": 0})
+            else:
+                lives.append(_Life.begin_or_go_on(index, run, keeper, name, num_steps))
+        for cohort in _cohorts(lives):
+            _live(cohort, num_steps, errors)
+            for life in cohort:
+                updates[life.index] += life.td_updates
+    return errors, updates
+
+
+def _pick_block_size(runs: Sequence[Run]) -> None:
+    """Measure it, where it is to be measured and has not been, once for all."""
+    left = [run for run in runs if run.experiment.simulation.block_size == "auto"]
+    if not left:
+        return
+    written = left[0].written
+    population = populations.make("recorded", with_block_size(written, 1))
+    size, rates = block_size.choose(population, chunk_steps=chunk_steps(written))
     measured = {str(tried): round(rate) for tried, rate in rates.items()}
-    run.folder.note(block_size={"picked": size, "steps_per_second": measured})
+    for run in left:
+        run.folder.note(block_size={"picked": size, "steps_per_second": measured})
 
 
-def _simulate(run: Run, name: str, num_steps: int, keeper: Keeper) -> int:
-    """One population's whole lives. Returns the updates that its learners made."""
-    if done := keeper.finished(name):
-        return done[1]["td_updates"]
-    population, fork = populations.make(name, run.experiment), run.experiment.fork
-    if fork is not None and num_steps <= fork.step:
-        _writer(run, population, num_steps, None).close()  # all of it is the parent's
-        keeper.finish(name, {}, {"td_updates": 0})
-        return 0
-    writer, ensemble, spent_before = _begin_or_go_on(run, population, num_steps, keeper)
-    first, chunk = int(ensemble.clock.step), chunk_steps(run.experiment)
-    wanted = _Wanted(protocols.snapshot_steps(run.experiment, name), keeper, name)
-    with progress.bar(
-        f"simulate {name.replace('_', ' ')}", population.num_learners * (num_steps - first), "steps"
-    ) as tick:
+@dataclasses.dataclass(kw_only=True, eq=False)
+class _Life:
+    """One population of one run, being recorded."""
+
+    index: int  # of the run
+    run: Run
+    keeper: Keeper
+    population: populations.Population
+    writer: store.Writer
+    ensemble: simulate.Ensemble | None
+    first: int  # how many steps it had lived before
+    spent_before: int  # updates that each learner had made before this run
+    td_updates: int = 0
+
+    @classmethod
+    def begin_or_go_on(cls, index: int, run: Run, keeper: Keeper, name: str, num_steps: int) -> "_Life":
+        population = populations.make(name, run.experiment)
+        writer, ensemble, spent_before = _begin_or_go_on(run, population, num_steps, keeper)
+        return cls(
+            index=index,
+            run=run,
+            keeper=keeper,
+            population=population,
+            writer=writer,
+            ensemble=ensemble,
+            first=int(ensemble.clock.step),
+            spent_before=spent_before,
+        )
+
+    @property
+    def leaves(self) -> tuple:
+        """What decides on it, besides what all runs share: equal ones are lived once."""
+        experiment = self.run.experiment
+        rates = [getattr(experiment.learner, name) for name in DQNHyperparams.__dataclass_fields__]
+        return (experiment.seed, experiment.fork, *rates)
+
+    def keep(self, step: int, num_steps: int, ensemble: simulate.Ensemble, wanted: "_Wanted") -> None:
+        """What is to be kept of it at a step. Raises InterruptedRunError after a save for which there was a notice."""
+        name = self.population.name
+        mesh = sharding.ensemble_mesh(self.population.num_learners)
+        ensemble = sharding.place(
+            ensemble, mesh, simulate.SPECS
+        )  # as it is written does not tell who was beside it
+        if step in wanted.snapshots:
+            save_snapshot(self.run, name, step, ensemble)
+        if step in wanted.due and step < num_steps:
+            _save_life(self.keeper, name, step, ensemble, self.writer, self.spent_before)
+
+    def close(self, ensemble: simulate.Ensemble) -> None:
+        self.writer.close()
+        made = int(ensemble.clock.update) - self.spent_before
+        self.td_updates = made * self.population.num_learners
+        self.keeper.finish(self.population.name, {}, {"td_updates": self.td_updates})
+
+
+def _cohorts(lives: list[_Life]) -> list[list[_Life]]:
+    """Lives that can go on together: equally old, in blocks of one size."""
+    found: dict[tuple[int, int], list[_Life]] = {}
+    for life in lives:
+        found.setdefault((life.first, life.population.block_size), []).append(life)
+    return list(found.values())
+
+
+def _live(cohort: list[_Life], num_steps: int, errors: dict[int, FloatingPointError]) -> None:
+    """To the end, as one ensemble; errors of runs that diverge are added."""
+    by_leaves: dict[tuple, list[_Life]] = {}
+    for life in cohort:
+        by_leaves.setdefault(life.leaves, []).append(life)
+    twins, lead = list(by_leaves.values()), cohort[0]
+    joined, seating = populations.join([some[0].population for some in twins])
+    ensemble = seating.join([some[0].ensemble for some in twins])
+    for life in cohort:
+        life.ensemble = None  # what advances is consumed
+
+    def on_diverged(has_diverged: np.ndarray, step: int) -> None:
+        for place, some in enumerate(twins):
+            if (own := has_diverged[seating.seats(place)]).any():
+                error = simulate.divergence(own, step)
+                errors.update({life.index: error for life in some if life.index not in errors})
+        if all(life.index in errors for life in cohort):
+            raise errors[lead.index]
+
+    first, chunk = lead.first, chunk_steps(lead.run.experiment)
+    wanted = _Wanted(protocols.snapshot_steps(lead.run.experiment, joined.name), lead.keeper, joined.name)
+    label = f"simulate {joined.name.replace('_', ' ')}"
+    with (
+        contextlib.suppress(FloatingPointError),
+        progress.bar(label, joined.num_learners * (num_steps - first), "steps") as tick,
+    ):
         for number, (kept, history) in enumerate(
             simulate.advance(
                 ensemble,
-                population.streams,
-                population.env_params,
-                population.rates,
-                **population.static,
+                joined.streams,
+                joined.env_params,
+                joined.rates,
+                **joined.static,
                 num_steps=num_steps - first,
                 chunk_steps=chunk,
                 keep_steps=wanted,
+                # As many as one run alone would take: a program for more may round otherwise.
+                devices=Blocks(seating.num_members, joined.block_size).mesh.devices.reshape(-1).tolist(),
+                on_diverged=on_diverged,
             ),
             start=1,
         ):
-            writer.append(jax.tree.map(np.asarray, history))
+            history = jax.tree.map(np.asarray, history)
             tick(history.action.size)
-            keeper.attempt.stepped()
-            if kept is None:
-                continue
-            ensemble, step = kept, first + number * chunk
-            if step in wanted.snapshots:
-                save_snapshot(run, name, step, ensemble)
-            if step in wanted.due and step < num_steps:
-                _save_life(keeper, name, step, ensemble, writer, spent_before)
-    writer.close()
-    updates = (int(ensemble.clock.update) - spent_before) * population.num_learners
-    keeper.finish(name, {}, {"td_updates": updates})
-    return updates
+            for life in cohort:
+                life.keeper.attempt.stepped()
+            stop: InterruptedRunError | None = None
+            for place, some in enumerate(twins):
+                own, own_history = seating.part(kept, place), seating.part(history, place)
+                for life in some:
+                    if life.index in errors:
+                        continue
+                    life.writer.append(own_history)
+                    if own is None:
+                        continue
+                    try:
+                        life.keep(first + number * chunk, num_steps, own, wanted)
+                    except InterruptedRunError as interrupted:
+                        stop = interrupted  # when all are saved
+                    if first + number * chunk == num_steps:
+                        life.close(own)
+            if stop is not None:
+                raise stop
 
 
 class _Wanted:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from cl_imitate import checkpoint, config, cost, feeds, keys, populations, progr
 from cl_imitate.evaluation import frozen, metrics
 from cl_imitate.evaluation.imitator_arms import frozen_name
 from cl_imitate.imitators.make import make_imitator
+from cl_imitate.interruption import InterruptedRunError
 from cl_imitate.keeper import Keeper
 from cl_imitate.stages.artifacts import (
     best_imitator_path,
@@ -25,101 +27,243 @@ from cl_imitate.types import Spec
 
 
 def train_stage(run: Run) -> None:
-    """Train every imitator on the recorded histories, from before its fork only."""
-    run.folder.require("simulate")
-    experiment = run.experiment
-    spec = populations.make("recorded", experiment).family.env.spec
-    keeper = keeper_of(run, "train")
-    with run.folder.stage("train", goes_on=not keeper.is_empty, attempt=keeper.attempt) as facts:
-        source = _source(run, spec)
-        curves: list[dict] = []
-        trained, best = {}, {}
-        for context_steps in contexts_of(experiment):
-            params, rows, told = _train_context(run, spec, context_steps, source, keeper)
-            trained[context_steps] = by_fork(experiment, spec, context_steps, params)
-            curves += rows
-            best |= told
-        run.folder.write_json("losses.json", curves)
-        price = cost.of(experiment.imitator, spec, context_steps=experiment.imitator.context_steps)
-        facts["parameters"], facts["training_flops_per_step"] = price.parameters, price.training_flops
-        facts["sha256"] = digests(trained)
-        facts["chosen_by"] = experiment.training.checkpoint_rule
-        facts["best_imitators"] = best
-        facts["best_history"] = {str(fork): level for fork, level in source.best.items()}
-        facts["td_updates"] = source.td_updates
+    """Train every imitator on the recorded histories, from before its fork only.
+
+    Raises:
+      FloatingPointError: a loss is not finite.
+    """
+    for error in train_together([run]).values():
+        raise error
 
 
-def _source(run: Run, spec: Spec) -> feeds.Stored | feeds.Streamed:
-    experiment = run.experiment
-    if experiment.training.feed == "store":
-        recorded, held_out = (load_history(run, name, spec) for name in ("recorded", "held_out"))
-        return feeds.Stored(experiment, recorded, held_out)
-    held_out = None if experiment.training.num_validation else load_history(run, "held_out", spec)
-    return feeds.Streamed(experiment, held_out, chunk_steps=chunk_steps(experiment))
+def train_together(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
+    """The stage of several runs whose configurations differ in leaves only (seeds and rates).
+
+    As many at once as fill a block of imitators (`training.block_size`); each goes on from where it was left,
+    alone or with others, and leaves what it would leave alone. Returns the errors of runs that diverged, by index.
+    """
+    experiment = runs[0].experiment
+    size = train.num_at_once(experiment.training, len(imitator_keys(experiment)[1]))
+    if experiment.training.feed == "stream":
+        size = 1  # the learners of one run at a time fill the devices
+    errors: dict[int, FloatingPointError] = {}
+    for first in range(0, len(runs), size):
+        some = _train_some(runs[first : first + size])
+        errors |= {first + index: error for index, error in some.items()}
+    return errors
 
 
-def _train_context(
-    run: Run, spec: Spec, context_steps: int, source: feeds.Stored | feeds.Streamed, keeper: Keeper
-) -> tuple[Any, list[dict], dict[str, Any]]:
-    """The chosen parameters [forks * seeds, ...] of one context length, their losses, and when these were lowest."""
-    experiment, training, part = run.experiment, run.experiment.training, f"context_{context_steps}"
-    imitator = make_imitator(experiment.imitator, spec, context_steps=context_steps)
-    member_keys, forks = imitator_keys(experiment)
-    like = jax.eval_shape(jax.vmap(imitator.init), member_keys)
-    if done := keeper.finished(part):
-        paths = imitator_path(run, context_steps), best_imitator_path(run, context_steps)
-        params, best = (checkpoint.load(path, like) for path in paths)
-        if [frozen.digest(params), frozen.digest(best)] == done[1]["sha256"]:
-            _restore(source, done[1])
-            return params, done[1]["curves"], done[1]["best"]
-        print(f"warning: {paths[0]} or {paths[1]} was altered: training again", file=sys.stderr)
-    price = cost.of(experiment.imitator, spec, context_steps=context_steps)
-    print(f"{len(forks)} imitators of context {context_steps}: {price} each", file=sys.stderr)
-    held_out_key = keys.stream(keys.root(experiment.seed), keys.Stream.BATCH)
-    tokens = len(forks) * training.batch_size * context_steps
-    state, losses = _begin_or_go_on_training(
-        train.init_train_state(member_keys, imitator=imitator, training=training), source, keeper, part
-    )
-    left = 1.0 - int(state.update) / training.num_updates
-    work = round(left * (training.num_updates * tokens + source.steps_lived))
-    with progress.bar(f"train context {context_steps}", work, "steps") as tick:
-        for state, measured in train.fit(
-            state,
-            member_keys,
-            forks,
-            source.feed(tick, part),
-            source.held_out,
-            held_out_key,
-            imitator=imitator,
-            training=training,
-            context_steps=context_steps,
-            devices=source.train_devices,
-        ):
-            losses.add(measured)
-            keeper.attempt.stepped()
-            run.folder.log(
-                stage="train",
-                context_steps=context_steps,
-                update=measured.update,
-                train_loss=float(measured.train_loss.mean()),
-                held_out_loss=float(measured.held_out_loss.mean()),
+def _train_some(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
+    studies = [_Study(index, run, share=1 / len(runs)) for index, run in enumerate(runs)]
+    try:
+        errors = _train_contexts(studies)
+    except BaseException:
+        for study in studies:
+            study.keeper.attempt.put()
+        raise
+    for study in studies:
+        if study.index in errors:
+            study.keeper.attempt.put()
+        else:
+            study.finish()
+    return errors
+
+
+def _train_contexts(studies: Sequence["_Study"]) -> dict[int, FloatingPointError]:
+    errors: dict[int, FloatingPointError] = {}
+    for context_steps in contexts_of(studies[0].run.experiment):
+        cohorts: dict[int, list[_Course]] = {}
+        for study in studies:
+            if study.index in errors or study.is_done(context_steps):
+                continue
+            course = _Course(study, context_steps)
+            cohorts.setdefault(int(course.state.update), []).append(course)
+        for cohort in cohorts.values():
+            _train_cohort(cohort, errors)
+    return errors
+
+
+class _Study:
+    """The stage of one run; `share` of the time that it takes is its own."""
+
+    def __init__(self, index: int, run: Run, *, share: float):
+        run.folder.require("simulate")
+        self.index, self.run = index, run
+        self.spec = populations.make("recorded", run.experiment).family.env.spec
+        self.keeper = keeper_of(run, "train")
+        self.keeper.attempt.share = share
+        run.folder.begin("train", goes_on=not self.keeper.is_empty, attempt=self.keeper.attempt)
+        self.source = self._source()
+        self.curves: list[dict] = []
+        self.trained: dict[int, dict] = {}
+        self.best: dict[str, Any] = {}
+
+    def _source(self) -> feeds.Stored | feeds.Streamed:
+        experiment = self.run.experiment
+        if experiment.training.feed == "store":
+            recorded, held_out = (
+                load_history(self.run, name, self.spec) for name in ("recorded", "held_out")
             )
-            tick(measured.train_loss.shape[1] * tokens)
-            if measured.update < training.num_updates and keeper.is_due(part, measured.update):
-                facts = {"updates": losses.updates, **_told(source)}
-                keeper.save(part, measured.update, {"state": state, "losses": losses.arrays}, facts)
-    params = train.chosen_params(state, training)
-    for path, tree in (
-        (imitator_path(run, context_steps), params),
-        (best_imitator_path(run, context_steps), state.best_params),
-    ):
-        shutil.rmtree(path, ignore_errors=True)
-        checkpoint.save(path, tree)
-    curves = losses.curves(experiment, context_steps, _loss_floor(experiment, spec))
-    best = losses.best(experiment, context_steps)
-    sha256 = [frozen.digest(params), frozen.digest(state.best_params)]
-    keeper.finish(part, {}, {"curves": curves, "best": best, "sha256": sha256, **_told(source)})
-    return params, curves, best
+            return feeds.Stored(experiment, recorded, held_out)
+        held_out = (
+            None if experiment.training.num_validation else load_history(self.run, "held_out", self.spec)
+        )
+        return feeds.Streamed(experiment, held_out, chunk_steps=chunk_steps(experiment))
+
+    def is_done(self, context_steps: int) -> bool:
+        """Whether the imitators of one context length were trained before; then they are read."""
+        if (done := self.keeper.finished(f"context_{context_steps}")) is None:
+            return False
+        paths = imitator_path(self.run, context_steps), best_imitator_path(self.run, context_steps)
+        imitator = make_imitator(self.run.experiment.imitator, self.spec, context_steps=context_steps)
+        like = jax.eval_shape(jax.vmap(imitator.init), imitator_keys(self.run.experiment)[0])
+        params, best = (checkpoint.load(path, like) for path in paths)
+        if [frozen.digest(params), frozen.digest(best)] != done[1]["sha256"]:
+            print(f"warning: {paths[0]} or {paths[1]} was altered: training again", file=sys.stderr)
+            return False
+        _restore(self.source, done[1])
+        self.add(context_steps, params, done[1]["curves"], done[1]["best"])
+        return True
+
+    def add(self, context_steps: int, params: Any, curves: list[dict], best: dict[str, Any]) -> None:
+        self.trained[context_steps] = by_fork(self.run.experiment, self.spec, context_steps, params)
+        self.curves += curves
+        self.best |= best
+
+    def finish(self) -> None:
+        run, experiment = self.run, self.run.experiment
+        run.folder.write_json("losses.json", self.curves)
+        price = cost.of(experiment.imitator, self.spec, context_steps=experiment.imitator.context_steps)
+        run.folder.finish(
+            "train",
+            self.keeper.attempt,
+            parameters=price.parameters,
+            training_flops_per_step=price.training_flops,
+            sha256=digests(self.trained),
+            chosen_by=experiment.training.checkpoint_rule,
+            best_imitators=self.best,
+            best_history={str(fork): level for fork, level in self.source.best.items()},
+            td_updates=self.source.td_updates,
+        )
+
+
+class _Course:
+    """The imitators of one context length of one run, in training."""
+
+    def __init__(self, study: _Study, context_steps: int):
+        self.study, self.context_steps, self.part = study, context_steps, f"context_{context_steps}"
+        experiment = study.run.experiment
+        self.imitator = make_imitator(experiment.imitator, study.spec, context_steps=context_steps)
+        self.member_keys, self.forks = imitator_keys(experiment)
+        newborn = train.init_train_state(
+            self.member_keys, imitator=self.imitator, training=experiment.training
+        )
+        self.state, self.losses = _begin_or_go_on_training(newborn, study.source, study.keeper, self.part)
+
+    @property
+    def tokens(self) -> int:
+        """Steps read in an update."""
+        return len(self.forks) * self.study.run.experiment.training.batch_size * self.context_steps
+
+    @property
+    def work(self) -> int:
+        """Steps that are left to be read or lived."""
+        num_updates = self.study.run.experiment.training.num_updates
+        left = 1.0 - int(self.state.update) / num_updates
+        return round(left * (num_updates * self.tokens + self.study.source.steps_lived))
+
+    def trainee(self, tick: progress.Tick) -> train.Trainee:
+        source, experiment = self.study.source, self.study.run.experiment
+        return train.Trainee(
+            state=self.state,
+            imitator_keys=self.member_keys,
+            fork_steps=self.forks,
+            feed=source.feed(tick, self.part),
+            held_out=source.held_out,
+            held_out_key=keys.stream(keys.root(experiment.seed), keys.Stream.BATCH),
+            training=experiment.training,
+        )
+
+    def add(self, measured: train.Progress) -> None:
+        self.losses.add(measured)
+        self.study.run.folder.log(
+            stage="train",
+            context_steps=self.context_steps,
+            update=measured.update,
+            train_loss=float(measured.train_loss.mean()),
+            held_out_loss=float(measured.held_out_loss.mean()),
+        )
+
+    def is_due(self, update: int) -> bool:
+        is_last = update >= self.study.run.experiment.training.num_updates
+        return not is_last and self.study.keeper.is_due(self.part, update)
+
+    def save(self, update: int, state: train.TrainState) -> None:
+        facts = {"updates": self.losses.updates, **_told(self.study.source)}
+        self.study.keeper.save(self.part, update, {"state": state, "losses": self.losses.arrays}, facts)
+
+    def finish(self, state: train.TrainState) -> None:
+        study, experiment = self.study, self.study.run.experiment
+        params = train.chosen_params(state, experiment.training)
+        for path, tree in (
+            (imitator_path(study.run, self.context_steps), params),
+            (best_imitator_path(study.run, self.context_steps), state.best_params),
+        ):
+            shutil.rmtree(path, ignore_errors=True)
+            checkpoint.save(path, tree)
+        floor = _loss_floor(experiment, study.spec)
+        curves = self.losses.curves(experiment, self.context_steps, floor)
+        best = self.losses.best(experiment, self.context_steps)
+        sha256 = [frozen.digest(params), frozen.digest(state.best_params)]
+        told = {"curves": curves, "best": best, "sha256": sha256, **_told(study.source)}
+        study.keeper.finish(self.part, {}, told)
+        study.add(self.context_steps, params, curves, best)
+
+
+def _train_cohort(cohort: list[_Course], errors: dict[int, FloatingPointError]) -> None:
+    """To the end, together; errors of runs that diverge are added."""
+    lead = cohort[0]
+    price = cost.of(lead.study.run.experiment.imitator, lead.study.spec, context_steps=lead.context_steps)
+    num = len(cohort) * len(lead.forks)
+    print(f"{num} imitators of context {lead.context_steps}: {price} each", file=sys.stderr)
+    with progress.bar(
+        f"train context {lead.context_steps}", sum(course.work for course in cohort), "steps"
+    ) as tick:
+        fitting = train.fit_together(
+            [course.trainee(tick) for course in cohort],
+            imitator=lead.imitator,
+            context_steps=lead.context_steps,
+            devices=lead.study.source.train_devices,
+        )
+        for fitted in fitting:
+            for course, error in ((cohort[place], error) for place, error in fitted.errors.items()):
+                errors.setdefault(course.study.index, error)
+            alive = [
+                (place, course) for place, course in enumerate(cohort) if course.study.index not in errors
+            ]
+            if not alive:
+                return
+            for place, course in alive:
+                course.add(fitted.progress[place])
+                course.study.keeper.attempt.stepped()
+            tick(len(cohort) * fitted.progress[0].train_loss.shape[1] * lead.tokens)
+            if alive[0][1].is_due(fitted.progress[0].update):
+                _save_all(alive, fitted)
+    states = fitted.states()
+    for place, course in alive:
+        course.finish(states[place])
+
+
+def _save_all(courses: list[tuple[int, _Course]], fitted: train.Fitted) -> None:
+    """Raises InterruptedRunError, where there was a notice to stop, when all are saved."""
+    stop, states = None, fitted.states()
+    for place, course in courses:
+        try:
+            course.save(fitted.progress[place].update, states[place])
+        except InterruptedRunError as interrupted:
+            stop = interrupted
+    if stop is not None:
+        raise stop
 
 
 def _loss_floor(experiment: config.Experiment, spec: Spec) -> float | None:

@@ -1,0 +1,30 @@
+"""How a process of this package sets up jax, before anything else uses it."""
+
+import os
+import pathlib
+
+_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "cl_imitate", "jax")
+_MAX_CPU_DEVICES = 8
+
+
+def set_up_jax() -> None:
+    """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
+    # Errors only: that the compiler will drop a partitioner (see `sharding`) helps nobody who starts a run.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", min(_num_cores(), _MAX_CPU_DEVICES))
+    if jax.config.jax_compilation_cache_dir is None:
+        try:
+            _CACHE.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # a home that cannot be written to: programs are compiled anew each time
+        jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _num_cores() -> int:
+    """The cores that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,81 @@
+"""The same sweep in this process, on Slurm's local stand-in, and on Ray: the same table."""
+
+import pyarrow.parquet
+import pytest
+
+from cl_imitate.interruption import Notice
+from cl_imitate.sweeps import launchers
+from cl_imitate.sweeps.folder import SweepDir
+from cl_imitate.sweeps.job import Job
+from cl_imitate.sweeps.sweep import run_sweep
+from tests.test_sweeps import request
+
+AXES = "[sweep.axes]\nseed = [0, 1]\n"
+
+
+def rows(sweep: SweepDir) -> list[dict]:
+    found = pyarrow.parquet.read_table(sweep.path / "table.parquet").drop_columns("seconds").to_pylist()
+    assert {row["state"] for row in found} == {"done"}
+    return found
+
+
+def check(tmp_path, launcher: str, options: dict) -> None:
+    here = run_sweep(request(tmp_path / "here", AXES), Notice())
+    asked = request(tmp_path / "there", AXES, launcher=launcher, launcher_options=options, memory_gib=1e-5)
+    there = run_sweep(asked, Notice())
+    assert rows(there) == rows(here)
+
+
+@pytest.mark.slow
+def test_on_slurm_s_local_executor_each_wave_is_a_job_and_the_table_is_the_same(tmp_path):
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    check(tmp_path, "slurm", {"cluster": "local"})
+    assert len(list((tmp_path / "there" / "sweep" / "jobs").glob("*_submitted.pkl"))) == 2
+
+
+@pytest.mark.slow
+def test_on_ray_each_wave_is_a_task_and_the_table_is_the_same(tmp_path):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    check(tmp_path, "ray", {"num_cpus": 1})
+
+
+def fake_job(tmp_path) -> Job:
+    sweep = SweepDir(tmp_path)
+    for name in ("lost", "whole"):
+        (tmp_path / "states").mkdir(exist_ok=True)
+        sweep.tell(name, state="running" if name == "lost" else "diverged", stage="train")
+    return Job(sweep=tmp_path, names=("lost", "whole"))
+
+
+def test_a_job_that_dies_without_a_word_is_told_of(tmp_path):
+    job = fake_job(tmp_path)
+
+    def result(_):
+        raise RuntimeError("Job 7 was killed\nout of memory")
+
+    launchers._wait([job], ["seven"], lambda _: True, result, lambda: None, Notice())
+    sweep = SweepDir(tmp_path)
+    assert sweep.state("lost")["state"] == "failed"
+    assert sweep.state("lost")["error"] == "its job ended: RuntimeError: out of memory"
+    assert sweep.state("whole")["state"] == "diverged"
+
+
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+def test_a_launcher_whose_package_is_missing_says_how_to_get_it(tmp_path, monkeypatch, name):
+    import builtins
+
+    real = builtins.__import__
+
+    def without(module, *rest, **more):
+        if module in ("submitit", "ray"):
+            raise ImportError(f"no {module}")
+        return real(module, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=rf"pip install 'cl-imitate\[{name}\]'"):
+        launchers.LAUNCHERS[name]([fake_job(tmp_path)], {}, Notice())
+
+
+def test_the_local_launcher_has_no_options(tmp_path):
+    with pytest.raises(ValueError, match="the local launcher has no options, but got timeout_min"):
+        launchers.local([fake_job(tmp_path)], {"timeout_min": 5}, Notice())
