@@ -65,8 +65,9 @@ def run_job(job: Job, notice: Notice | None = None) -> None:
         for stage in _TOGETHER:
             _together(stage, runs, board)
         for name in [name for name in runs if name in board.alive]:
-            for stage in ("evaluate", "report"):
-                if name in board.alive and not runs[name].folder.is_done(stage):
+            for stage in ("evaluate", "control", "report"):
+                is_asked_for = stage != "control" or bool(runs[name].experiment.controls.run)
+                if is_asked_for and name in board.alive and not runs[name].folder.is_done(stage):
                     _alone(stage, name, runs[name], board)
             board.end(name)
 
