@@ -89,7 +89,7 @@ class Attempt:
         self.first_step_seconds = circumstances.seconds_since_start()
         print(
             f"{self.stage} goes on: its first steps were done {self.first_step_seconds:.1f} s after the process "
-            "started",
+            f"started ({time.process_time():.1f} s of CPU)",
             file=sys.stderr,
             flush=True,
         )

@@ -165,6 +165,7 @@ def test_what_saving_costs_is_summed_over_stages():
     assert told["share_every_300_s_by_what_a_save_took"] == pytest.approx(2.5 / 300, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_stage_tells_what_its_saves_took_and_when_it_went_on(tmp_path, monkeypatch):
     script = load("resume_costs")
     smoke = SCRIPTS.parent / "configs" / "smoke.toml"
