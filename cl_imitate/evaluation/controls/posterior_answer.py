@@ -110,6 +110,7 @@ def _without_truth_at(place: Place, measured: Arrays) -> dict[str, Any]:
             "num_hypotheses": one["same"].shape[1],
             "protocols": _protocols(place, one),
         }
+    found["log_loss_with_truth"] = whole["log_loss"].mean()
     found["own_causes"]["num_initialisations"] = place.experiment.controls.posterior.num_initialisations
     return found
 
@@ -187,7 +188,10 @@ def _meaning_without_truth(name: str, found: Mapping[str, Mapping[str, Any]]) ->
     removed, own = (found[one] for one in ("truth_removed", "own_causes"))
 
     def ratios(one: Mapping[str, Any]) -> str:
-        shown = (f"{asked.upper()} {entry['ratio']:.2f}" for asked, entry in one["protocols"].items())
+        shown = (
+            f"{asked.upper()} {entry['answer'] if math.isnan(entry['ratio']) else format(entry['ratio'], '.2f')}"
+            for asked, entry in one["protocols"].items()
+        )
         return ", ".join(shown)
 
     return (
