@@ -58,7 +58,7 @@ def ray(jobs: Sequence[Job], options: Mapping[str, Any], notice: Notice) -> None
         address = options.pop("address", None)
         ray.init(**({"address": address} if address else {}), log_to_driver=False)
     # A task stands for a process of its own: compiled programs and devices are not shared between jobs.
-    task = ray.remote(_run_elsewhere).options(**{"max_calls": 1, "max_retries": 0, **options})
+    task = ray.remote(**{"max_calls": 1, "max_retries": 0, "num_cpus": 1, **options})(_run_elsewhere)
     started = [task.remote(job) for job in jobs]
 
     def is_done(one) -> bool:

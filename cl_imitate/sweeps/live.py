@@ -10,6 +10,7 @@ import rich.box
 import rich.console
 import rich.live
 import rich.table
+import rich.text
 
 from cl_imitate.evaluation.verdict import number
 from cl_imitate.run_dir import STAGES
@@ -44,13 +45,11 @@ def show(sweep: SweepDir, *, watch: bool | None = None, console: rich.console.Co
         console.print(f"table: {(sweep.path / 'table.csv').resolve()}", highlight=False, soft_wrap=True)
 
 
-def table(sweep: SweepDir, plan: Mapping[str, Any], states: Mapping[str, Mapping]) -> rich.table.Table:
-    """The points, a row each."""
+def table(sweep: SweepDir, plan: Mapping[str, Any], states: Mapping[str, Mapping]) -> rich.console.Group:
+    """How many points stand where, and the points, a row each."""
     counts = [state["state"] for state in states.values()]
     told = ", ".join(f"{counts.count(one)} {one}" for one in dict.fromkeys(sorted(counts)))
-    found = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD, pad_edge=False, title=f"{sweep.path}: {told}", title_justify="left"
-    )
+    found = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     short = [axis.split(",")[0].strip().split(".")[-1] for axis in plan["axes"]]
     for name in (*short, "state", "progress", "left"):
         found.add_column(name, overflow="fold")
@@ -69,7 +68,7 @@ def table(sweep: SweepDir, plan: Mapping[str, Any], states: Mapping[str, Mapping
             _duration(left[name]),
             *(_answer(decided.get(name), question) for question in questions),
         )
-    return found
+    return rich.console.Group(rich.text.Text(f"{sweep.path}: {told}", no_wrap=True, overflow="ignore"), found)
 
 
 def seconds_left(states: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
