@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation.controls import altered, counterfactual_learner, sham, stalled, test_time_training
+from cl_imitate.evaluation.controls import (
+    altered,
+    counterfactual_learner,
+    pace,
+    sham,
+    stalled,
+    test_time_training,
+)
 from cl_imitate.evaluation.controls.study import Arrays, Control
 
 CONTROLS: dict[str, Control] = {
@@ -12,6 +19,7 @@ CONTROLS: dict[str, Control] = {
     "shuffled": altered.SHUFFLED,
     "reward_masked": altered.REWARD_MASKED,
     "counterfactual_learner": counterfactual_learner.CONTROL,
+    "pace": pace.CONTROL,
     "stalled": stalled.CONTROL,
     "test_time_training": test_time_training.CONTROL,
 }
