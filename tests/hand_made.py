@@ -1,13 +1,13 @@
 """Imitators made by hand for worlds in which the right action pays: each knows its rule of improvement exactly.
 
-All remember which action paid at which symbol (in their prompt, and since), and play it with a probability that is
-their *skill*; else, or where nothing has paid yet, they play at random. Skill is what they differ in:
+All remember which action paid at which symbol (in their prompt, and since). They play it with a probability that is
+their *skill*; else, or where nothing has paid yet, they do what the learner of their prompt did there lately (its
+habit), nine times in ten. Skill is what they differ in:
 
-- "clock": it grows with the steps in the context, whatever these show;
-- "copycat": it is that of the prompt's last steps, for ever;
-- "climber": it starts as the copycat's, and grows with every step acted;
-- "habit": it is great, but for what the prompt's learner did most often, whether that paid or not;
-- "follower": it starts as the copycat's, and grows as fast as it did within the prompt.
+- "habit": none, for ever;
+- "clock": it grows with the steps in the context, whatever these show, and without it they play at random;
+- "climber": it grows with every step acted;
+- "follower": it grows as fast as the returns did within the prompt.
 """
 
 import functools
@@ -19,16 +19,16 @@ from flax import struct
 
 from cl_imitate.imitators.base import Imitator
 
-Kind = Literal["clock", "copycat", "climber", "habit", "follower"]
-SYMBOLS, ACTIONS, RECENT = 16, 5, 16
+Kind = Literal["habit", "clock", "climber", "follower"]
+SYMBOLS, ACTIONS = 16, 5
 
 
 @struct.dataclass(kw_only=True)
 class Memory:
-    paid: jax.Array  # float32 [E, symbols, actions]; done, in a habit's
+    paid: jax.Array  # float32 [E, symbols, actions]
+    habit: jax.Array  # float32 [E, symbols, actions]: how often in the prompt, lately
     last_obs: jax.Array  # int32 [E]
     steps: jax.Array  # float32 [E]: in the context
-    skill: jax.Array  # float32 [E]: at the prompt's end
     slope: jax.Array  # float32 [E]: a step
     acted: jax.Array  # float32 [E]
 
@@ -36,23 +36,20 @@ class Memory:
 @functools.cache
 def imitator(kind: Kind, *, block_steps: int = 8) -> Imitator:
     def init_memory(num: int) -> Memory:
-        zeros = {name: jnp.zeros(num, jnp.float32) for name in ("steps", "skill", "slope", "acted")}
+        table, one = jnp.zeros((num, SYMBOLS, ACTIONS), jnp.float32), jnp.zeros(num, jnp.float32)
         return Memory(
-            paid=jnp.zeros((num, SYMBOLS, ACTIONS), jnp.float32), last_obs=jnp.zeros(num, jnp.int32), **zeros
+            paid=table, habit=table, last_obs=jnp.zeros(num, jnp.int32), steps=one, slope=one, acted=one
         )
 
     def read(memory, tokens, counts):
-        row = jnp.arange(tokens.obs.shape[0])
-        action = jnp.minimum(tokens.prev_action, ACTIONS - 1)
-        if kind != "habit":
-            counts_for = tokens.prev_reward
-        else:
-            counts_for = jnp.where(memory.acted == 0, tokens.prev_action < ACTIONS, 0).astype(jnp.float32)
-        paid = memory.paid.at[row, memory.last_obs, action].add(counts_for * counts)
-        return memory.replace(paid=paid, last_obs=tokens.obs.astype(jnp.int32), steps=memory.steps + counts)
-
-    def skill_of(rate):
-        return jnp.clip((rate - 1 / ACTIONS) / (1 - 1 / ACTIONS), 0.0, 1.0)
+        place = jnp.arange(counts.shape[0]), memory.last_obs, jnp.minimum(tokens.prev_action, ACTIONS - 1)
+        was_done = counts * (memory.acted == 0) * (tokens.prev_action < ACTIONS)
+        return memory.replace(
+            paid=memory.paid.at[place].add(tokens.prev_reward * counts),
+            habit=(0.95 * memory.habit).at[place].add(was_done),
+            last_obs=tokens.obs.astype(jnp.int32),
+            steps=memory.steps + counts,
+        )
 
     def prompt(params, memory, tokens, is_there):
         del params
@@ -62,27 +59,26 @@ def imitator(kind: Kind, *, block_steps: int = 8) -> Imitator:
                 memory, jax.tree.map(lambda x: x[:, t], tokens), is_there[:, t].astype(jnp.float32)
             ), None
 
-        length = tokens.obs.shape[1]
-        memory, _ = jax.lax.scan(body, memory, jnp.arange(length))
-        recent = skill_of(tokens.prev_reward[:, -RECENT:].mean(axis=1))
-        before = skill_of(tokens.prev_reward[:, -2 * RECENT : -RECENT].mean(axis=1))
-        return memory.replace(skill=recent, slope=jnp.maximum(recent - before, 0.0) / RECENT)
+        memory, _ = jax.lax.scan(body, memory, jnp.arange(tokens.obs.shape[1]))
+        before, recent = (part.mean(axis=1) for part in jnp.split(tokens.prev_reward, 2, axis=1))
+        return memory.replace(slope=jnp.maximum(recent - before, 0.0) / 16)
 
     def act(params, memory, tokens):
         del params
         memory = read(memory, tokens, jnp.ones_like(memory.steps))
         skill = {
+            "habit": jnp.zeros_like(memory.acted),
             "clock": memory.steps / 64,
-            "copycat": memory.skill,
-            "habit": jnp.full_like(memory.skill, 0.9),
-            "climber": memory.skill + memory.acted / 32,
-            "follower": memory.skill + memory.slope * memory.acted,
+            "climber": memory.acted / 128,
+            "follower": memory.slope * memory.acted,
         }[kind]
-        here = memory.paid[jnp.arange(memory.steps.shape[0]), memory.last_obs]
-        known = jax.nn.one_hot(here.argmax(axis=-1), ACTIONS)
-        skill = jnp.where(here.max(axis=-1) > 0, jnp.clip(skill, 0.0, 0.98), 0.0)[:, None]
-        logits = jnp.log(skill * known + (1 - skill) / ACTIONS)
-        return logits, memory.replace(acted=memory.acted + 1)
+        here = jnp.arange(memory.steps.shape[0]), memory.last_obs
+        paid, habit = memory.paid[here], memory.habit[here]
+        does = 0.0 if kind == "clock" else 0.9 * (habit.max(axis=-1, keepdims=True) > 0)
+        base = does * jax.nn.one_hot(habit.argmax(axis=-1), ACTIONS) + (1 - does) / ACTIONS
+        skill = jnp.where(paid.max(axis=-1) > 0, jnp.clip(skill, 0.0, 0.98), 0.0)[:, None]
+        probability = skill * jax.nn.one_hot(paid.argmax(axis=-1), ACTIONS) + (1 - skill) * base
+        return jnp.log(probability), memory.replace(acted=memory.acted + 1)
 
     return Imitator(
         init=lambda key: {"nothing": jax.random.normal(key, (1,))},

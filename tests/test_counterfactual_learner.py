@@ -13,7 +13,10 @@ from cl_imitate.evaluation.scene import Count
 from tests import hand_made, studies
 
 ONE = studies.experiment(
-    "simulation.num_held_out=24", "evaluation.fork_steps=[32,128]", "evaluation.later_fork_step=32"
+    "simulation.num_held_out=24",
+    "evaluation.later_steps=128",
+    "evaluation.fork_steps=[32,128]",
+    "evaluation.later_fork_step=32",
 )
 
 

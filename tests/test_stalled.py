@@ -12,6 +12,7 @@ from tests import hand_made, studies
 ONE = studies.experiment(
     "simulation.num_held_out=24",
     "controls.stall_step=32",
+    "evaluation.later_steps=128",
     "evaluation.stage_steps=[0,32]",
     "training.num_seeds=2",
 )
@@ -23,9 +24,9 @@ def found(kind: hand_made.Kind) -> dict:
     return stalled.CONTROL.answer(ONE, stalled.CONTROL.measure(study))
 
 
-def test_an_imitator_that_keeps_the_skill_it_was_shown_passes():
-    assert found("copycat")["estimate"] < 0.35
-    assert "It stalls with the learner" in found("copycat")["meaning"]
+def test_an_imitator_that_does_what_it_was_shown_passes():
+    assert found("habit")["estimate"] < 0.35
+    assert "It stalls with the learner" in found("habit")["meaning"]
 
 
 def test_an_imitator_that_reads_a_clock_is_caught():

@@ -8,6 +8,7 @@ from cl_imitate.evaluation.controls import (
     altered,
     counterfactual_learner,
     floor,
+    pace,
     posterior,
     sham,
     stalled,
@@ -23,6 +24,7 @@ CONTROLS: dict[str, Control] = {
     "shuffled": altered.SHUFFLED,
     "reward_masked": altered.REWARD_MASKED,
     "counterfactual_learner": counterfactual_learner.CONTROL,
+    "pace": pace.CONTROL,
     "stalled": stalled.CONTROL,
     "test_time_training": test_time_training.CONTROL,
 }
