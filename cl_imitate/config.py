@@ -296,6 +296,7 @@ ControlName = Literal[
     "stalled",
     "pace",
     "floor",
+    "novelty",
 ]
 
 

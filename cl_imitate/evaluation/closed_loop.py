@@ -61,6 +61,7 @@ class Rollout:
 class Record:
     """A block's steps, [M, E, block_steps], for who wants to see them; what is measured is in the summary."""
 
+    obs: jax.Array  # uint8: what was acted on, [M, E, block_steps, ...]
     action: jax.Array  # uint8
     reward: jax.Array  # the spec's reward type
     done: jax.Array  # bool
@@ -189,7 +190,10 @@ def _step(
         block_steps=block_steps,
     )
     record = Record(
-        action=action.astype(jnp.uint8), reward=timestep.reward.astype(env.spec.reward_dtype), done=done
+        obs=rollout.obs,
+        action=action.astype(jnp.uint8),
+        reward=timestep.reward.astype(env.spec.reward_dtype),
+        done=done,
     )
     rollout = Rollout(
         env_state=env_state,
@@ -251,7 +255,7 @@ def run_block(
             block_steps=block_steps,
         )
         rollout, record = jax.lax.scan(body, rollout.replace(memory=memory), None, imitator.block_steps)
-        return rollout, jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), record)
+        return rollout, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), record)
 
     split_envs = PartitionSpec(None, sharding.ENSEMBLE)
     rollout_specs = _specs(rollout)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +18,8 @@ from cl_imitate.evaluation.scene import Count, Scene, Tick, again, make_prompt, 
 from cl_imitate.keeper import Keeper
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.types import age_bucket
+
+Watch = Callable[[closed_loop.Record], None]
 
 
 def frozen_name(context_steps: int, fork_step: int) -> str:
@@ -98,8 +101,12 @@ def imitator_arms(
     count: Count,
     tick: Tick,
     keeper: Keeper | None = None,
+    watch: Watch | None = None,
 ) -> ImitatorArms:
-    """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held."""
+    """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held.
+
+    `watch` is shown each block's steps, one block late; it cannot be had with a keeper, which may leave blocks out.
+    """
     protocol, population, env = scene.protocol, scene.population, scene.population.family.env
     num, name = population.num_learners, frozen_name(frozen.context_steps, protocol.fork_step)
     part = part_name(protocol.label, "context", frozen.context_steps, "prompted at", prompt_step, *ways)
@@ -159,11 +166,15 @@ def imitator_arms(
         )
         if waiting is not None:  # the device is one block ahead of the host
             jax.block_until_ready(waiting.done)
+            if watch is not None:
+                watch(waiting)
         waiting = record
         tick(a_block)
         steps = (block + 1) * frozen.imitator.block_steps
         if keeper is not None and block + 1 < num_blocks and keeper.is_due(part, steps):
             keeper.save(part, steps, rollout, {"blocks": block + 1})
+    if waiting is not None and watch is not None:
+        watch(waiting)
     imitator_steps = num_blocks * a_block
     count.imitator_steps += imitator_steps
     after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))

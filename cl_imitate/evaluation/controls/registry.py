@@ -5,10 +5,12 @@ from typing import Any
 
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation.controls.floor import FLOOR
+from cl_imitate.evaluation.controls.novelty import NOVELTY
 from cl_imitate.evaluation.controls.study import Arrays, Control
 
 CONTROLS: dict[str, Control] = {
     "floor": FLOOR,
+    "novelty": NOVELTY,
 }
 
 
