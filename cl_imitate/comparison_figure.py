@@ -23,7 +23,16 @@ def comparison(runs: Sequence[tuple[str, Mapping[str, Any]]], rules: Rules) -> F
             figures._zones(axis, [one["ci95"] for one in found if one["estimate"] is not None], *bounds)
             for row, one in enumerate(found):
                 if one["estimate"] is None:
-                    axis.text(bounds[0], row, one["answer"], va="center", color=figures._GREY)
+                    middle = axis.get_yaxis_transform()
+                    axis.text(
+                        0.5,
+                        row,
+                        one["answer"],
+                        transform=middle,
+                        ha="center",
+                        va="center",
+                        color=figures._GREY,
+                    )
                     continue
                 settled = one["answer"] in ("yes", "no")
                 ink = figures._IMITATOR if settled else figures._GREY

@@ -302,6 +302,7 @@ ControlName = Literal[
     "stalled",
     "pace",
     "floor",
+    "novelty",
 ]
 
 

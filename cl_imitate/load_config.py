@@ -343,6 +343,11 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         f"simulation.num_recorded - training.num_validation = {recorded - training.num_validation}: some training "
         "tasks would have no learner",
     )
+    need(
+        "novelty" not in experiment.controls.run or training.feed == "store",
+        'controls.run holds "novelty", which reads all training histories again, and training.feed = "stream" keeps '
+        'none. Leave it out, or set training.feed = "store"',
+    )
     if training.feed == "stream":
         trained_on = recorded - training.num_validation
         need(

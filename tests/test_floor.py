@@ -72,7 +72,7 @@ def measured(study) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def clones(study) -> tuple[Any, Any, np.ndarray]:
-    scene = floor._scene(study)
+    scene = floor.later_scene(study, LEARNERS)
     looks = floor._looks(study.experiment, study.chunk_steps)
     states = looks[:, None] - 1 - np.arange(8)[::-1]
     return scene, floor._Clones(study, scene, looks, states, own_environment=False), states
@@ -82,7 +82,7 @@ def test_clone_zero_is_the_learner_that_goes_on_bit_for_bit(study, clones):
     scene, lived, _ = clones
     population = scene.population
     begun = simulate.begin_episode(
-        floor._rows(scene.snapshot, np.arange(LEARNERS)),
+        floor.rows(scene.snapshot, np.arange(LEARNERS)),
         jax.random.clone(scene.reset_keys),
         population.env_params,
         env=population.family.env,
@@ -119,7 +119,7 @@ def test_clones_differ_in_exploration_and_replay_and_share_their_environment(clo
 def test_without_exploration_and_replay_luck_clones_are_one_and_the_floor_is_zero():
     study = make_study(experiment(replay="latest", epsilon_start=0.0, epsilon_end=0.0))
     looks, states = np.array([32, 64]), np.array([[30, 31], [62, 63]])
-    lived = floor._Clones(study, floor._scene(study), looks, states, own_environment=False)
+    lived = floor._Clones(study, floor.later_scene(study, LEARNERS), looks, states, own_environment=False)
     assert (floor._among(lived.policies)["clone_tv"] == 0).all()
     assert (floor._from_others(lived.visits) == 0).all()
 

@@ -22,6 +22,10 @@ _CONTROLS = (
     ),
     (("learner_posterior_without_truth",), "the learner posterior with the true learner left out"),
     (("floor",), "floor: clones of the learner that differ only in hidden randomness"),
+    (
+        ("novelty",),
+        "behavioural novelty: the share of what is done after the fork that no training history holds",
+    ),
     (("sham",), "sham learner (the same return curve, made by mixing snapshots)"),
     (("shuffled", "reward_masked"), "episodes shuffled; rewards masked"),
     (("counterfactual_learner",), "counterfactual learner (an off-policy DQN fed the imitator's own stream)"),

@@ -20,7 +20,6 @@ In closed loop states differ, so what is compared is the use of time: total vari
 pairs over the whole horizon, the imitator's and a clone's from the mean of the (other) clones.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -30,11 +29,11 @@ import numpy as np
 
 from cl_imitate import keys, simulate, statistics
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation import divergence, protocols, summary
+from cl_imitate.evaluation import divergence, summary
+from cl_imitate.evaluation.controls.scenes import later_scene, rows
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
 from cl_imitate.evaluation.imitator_arms import imitator_arms
-from cl_imitate.evaluation.scene import Count, Scene, again, make_prompt, make_scene
-from cl_imitate.histories import contexts
+from cl_imitate.evaluation.scene import Count, Scene, again, make_prompt
 from cl_imitate.populations import Population
 from cl_imitate.types import History, SymbolObservation
 
@@ -43,7 +42,7 @@ _MOST_LOOKS = 32
 
 def measure(study: Study) -> Arrays:
     """Divergences of clones [L, M, K] and of imitators [S, L, K] at K looks, and over all of the horizon."""
-    scene = _scene(study)
+    scene = later_scene(study, study.experiment.controls.floor_learners)
     looks = _looks(study.experiment, study.chunk_steps)
     states = looks[:, None] - 1 - np.arange(study.experiment.controls.floor_states)[::-1]
     states = np.maximum(states, 0)
@@ -136,37 +135,6 @@ def _looks(experiment: Experiment, chunk_steps: int) -> np.ndarray:
     return np.arange(every, horizon + 1, every) if every <= horizon else np.array([horizon])
 
 
-def _scene(study: Study) -> Scene:
-    """LATER's own scene, with its first learners alone."""
-    experiment = study.experiment
-    fork = experiment.evaluation.later_fork_step
-    cells = protocols.protocols(experiment)
-    index = next(i for i, one in enumerate(cells) if one.name == "now_and_later" and one.fork_step == fork)
-    whole, chosen = study.population("held_out"), np.arange(_num_learners(experiment))
-    population = whole.members(chosen)
-    return make_scene(
-        cells[index],
-        index,
-        experiment,
-        population,
-        _rows(study.snapshot(whole, fork), chosen),
-        population,
-        contexts.thin(study.history("held_out"), **contexts.thinning(experiment)),
-        chunk_steps=study.chunk_steps,
-        best_history=math.nan,
-        past_step=functools.partial(contexts.thinned_step, **contexts.thinning(experiment)),
-    )
-
-
-def _rows(snapshot: simulate.Ensemble, index: np.ndarray) -> simulate.Ensemble:
-    """Some learners of an ensemble, each as often as it is named."""
-    some = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf)[index], (snapshot.learner, snapshot.env_state, snapshot.obs)
-    )
-    clock = jax.tree.map(jnp.copy, snapshot.clock)
-    return simulate.Ensemble(learner=some[0], env_state=some[1], obs=some[2], clock=clock)
-
-
 def clone_streams(
     population: Population, env_keys: jax.Array, num_clones: int, *, own_environment: bool
 ) -> simulate.Streams:
@@ -216,7 +184,7 @@ class _Clones:
         population = scene.population.members(index)
         first = int(scene.snapshot.clock.step)
         ensemble = simulate.begin_episode(
-            _rows(scene.snapshot, index),
+            rows(scene.snapshot, index),
             again(scene.reset_keys)[index],
             population.env_params,
             env=population.family.env,

@@ -1,0 +1,91 @@
+"""Known pairs by hand, and the whole control on the floor's small Lock."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from cl_imitate import config, load_config
+from cl_imitate.evaluation.controls import novelty
+from tests.test_floor import SMOKE, experiment, make_study
+
+
+def test_a_pair_is_known_by_its_observation_and_its_action_and_by_nothing_else():
+    obs = np.array([[1, 2], [2, 1], [1, 2]], np.uint8)
+    found = novelty.pairs(obs, np.array([3, 3, 4], np.uint8))
+    assert len(set(found.tolist())) == 3
+    assert novelty.pairs(obs[:1], np.array([3], np.uint8)) == found[0]
+
+
+def test_pairs_of_random_screens_do_not_meet():
+    rng = np.random.default_rng(0)
+    screens = np.unique(rng.integers(0, 256, (20_000, 13), dtype=np.uint8), axis=0)
+    assert len(np.unique(novelty.pairs(screens, np.zeros(len(screens), np.uint8)))) == len(screens)
+
+
+def test_shares_and_distinct_pairs_are_those_counted_by_hand():
+    known = np.unique(novelty.pairs(np.array([0, 0, 1], np.uint8), np.array([0, 1, 0], np.uint8)))
+    seen = novelty.Seen(known, block_steps=2, num_blocks=2)
+    obs = np.array([[[0, 1, 1, 1, 9], [0, 0, 0, 0, 9]]], np.uint8)
+    action = np.array([[[0, 1, 1, 0, 0], [0, 1, 1, 0, 0]]], np.uint8)
+    seen.add(obs[..., :3], action[..., :3])
+    seen.add(obs[..., 3:], action[..., 3:])  # the fifth step lies past the last block
+    np.testing.assert_array_equal(seen.shares, [[[0.5, 0.5], [0, 0]]])
+    np.testing.assert_array_equal(seen.distinct, [[1, 0]])
+
+
+@pytest.fixture(scope="module")
+def study() -> Any:
+    """The recorded history is the held-out one, of which symbol 0 was never acted at by action 0."""
+    made = make_study(experiment())
+    history = made.history("held_out")
+    recorded = history.replace(action=np.where((history.obs == 0) & (history.action == 0), 1, history.action))
+    return dataclasses.replace(made, history=lambda name: recorded if name == "recorded" else history)
+
+
+def test_only_what_training_could_read_is_known(study):
+    whole = novelty.known_pairs(study)
+    one = study.experiment
+    validated = dataclasses.replace(one, training=dataclasses.replace(one.training, num_validation=3))
+    history = study.history("recorded")
+    fewer = novelty.known_pairs(dataclasses.replace(study, experiment=validated))
+    np.testing.assert_array_equal(fewer, np.unique(novelty.pairs(history.obs[:1], history.action[:1])))
+    assert len(fewer) < len(whole)
+    earlier = dataclasses.replace(one, evaluation=dataclasses.replace(one.evaluation, later_fork_step=8))
+    before = novelty.known_pairs(dataclasses.replace(study, experiment=earlier))
+    np.testing.assert_array_equal(before, np.unique(novelty.pairs(history.obs[:, :8], history.action[:, :8])))
+
+
+def test_learner_and_imitator_are_measured_over_laters_horizon(study):
+    told = []
+    found = novelty.measure(dataclasses.replace(study, tick=told.append))
+    assert found["learner_share"].shape == (1, 4, 4)
+    assert found["imitator_share"].shape == (2, 4, 4)
+    assert found["num_possible"] == 16 * 5
+    forbidden = novelty.pairs(np.zeros(1, np.uint8), np.zeros(1, np.uint8))
+    assert forbidden not in novelty.known_pairs(study)
+    assert (found["learner_distinct"] > 0).any()
+    assert sum(told) == novelty.work(study.experiment)
+    answered = novelty.answer(study.experiment, found)
+    assert answered["estimate"] == pytest.approx(found["imitator_share"].mean())
+    assert answered["learner"]["estimate"] == pytest.approx(found["learner_share"].mean())
+    assert not answered["void"]
+
+
+def test_where_the_learner_does_nothing_new_the_control_says_that_there_is_nothing_to_compare(study):
+    nothing = {"share": np.zeros((1, 4, 4)), "distinct": np.zeros((1, 4), int)}
+    arrays = {f"{arm}_{name}": values for arm in ("learner", "imitator") for name, values in nothing.items()}
+    arrays |= {"task": np.arange(4), "num_known": np.array(80), "num_possible": np.array(80)}
+    found = novelty.answer(study.experiment, arrays)
+    assert found["void"]
+    assert "nothing new" in found["meaning"]
+
+
+def test_novelty_cannot_be_asked_of_streamed_training():
+    streamed = ("training.feed=stream", "training.stream_learners=16", 'controls.run=["novelty"]')
+    with pytest.raises(ValueError, match=r"novelty.*feed"):
+        load_config.load(SMOKE, streamed)
+    assert "novelty" in config.Controls(run=("novelty",)).run
+    jax.clear_caches()
