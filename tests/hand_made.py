@@ -61,7 +61,7 @@ def imitator(kind: Kind, *, block_steps: int = 8) -> Imitator:
 
         memory, _ = jax.lax.scan(body, memory, jnp.arange(tokens.obs.shape[1]))
         before, recent = (part.mean(axis=1) for part in jnp.split(tokens.prev_reward, 2, axis=1))
-        return memory.replace(slope=jnp.maximum(recent - before, 0.0) / 16)
+        return memory.replace(slope=jnp.maximum(recent - before - 0.1, 0.0) / 8)
 
     def act(params, memory, tokens):
         del params
