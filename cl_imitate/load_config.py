@@ -374,6 +374,8 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         )
     if experiment.fork is not None:
         _check_fork(experiment, experiment.fork, need)
+    if problem := _control_problem(experiment):
+        need(False, problem)
     need(len(hidden) > 0, "learner.hidden is empty; give at least one layer, for example [32]")
     need(capacity > batch, f"learner.replay_capacity = {capacity} is not above learner.batch_size = {batch}")
 
@@ -411,6 +413,28 @@ def _check_fork(experiment: config.Experiment, fork: config.Fork, need: Callable
                 'earlier (stage_steps, months, rungs), and give gate.experiment its own config ("gate.toml"), or leave '
                 "the learners' rates as they were",
             )
+
+
+def _control_problem(experiment: config.Experiment) -> str | None:
+    """Why a control that the config names could not be made, or None: better said before anything runs."""
+    run, evaluation = experiment.controls.run, experiment.evaluation
+    retrained = [name for name in ("sham", "shuffled", "reward_masked") if name in run]
+    if retrained and 0 not in evaluation.stage_steps:
+        return (
+            f"controls.run holds {retrained[0]}, which plays PROCESS from an empty context, and "
+            f"evaluation.stage_steps = {list(evaluation.stage_steps)} lacks 0. Add it"
+        )
+    if experiment.training.feed == "stream" and (altered := set(retrained) - {"sham"}):
+        return (
+            f'controls.run holds {min(altered)}, which alters recorded histories, and training.feed = "stream" keeps '
+            'none. Set it to "store"'
+        )
+    step, kept = experiment.controls.stall_step, {*evaluation.stage_steps, *evaluation.fork_steps} - {0}
+    if "stalled" in run and step and step not in kept:
+        return (
+            f"controls.stall_step = {step} is no stage and no fork: learners are kept at {sorted(kept)} only"
+        )
+    return None
 
 
 def _environments(experiment: config.Experiment) -> list[tuple[str, config.Environment]]:

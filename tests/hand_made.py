@@ -43,7 +43,7 @@ def imitator(kind: Kind, *, block_steps: int = 8) -> Imitator:
 
     def read(memory, tokens, counts):
         place = jnp.arange(counts.shape[0]), memory.last_obs, jnp.minimum(tokens.prev_action, ACTIONS - 1)
-        was_done = counts * (memory.acted == 0) * (tokens.prev_action < ACTIONS)
+        was_done = jnp.where((memory.acted == 0) & (tokens.prev_action < ACTIONS), counts, 0.0)
         return memory.replace(
             paid=memory.paid.at[place].add(tokens.prev_reward * counts),
             habit=(0.95 * memory.habit).at[place].add(was_done),
@@ -61,7 +61,7 @@ def imitator(kind: Kind, *, block_steps: int = 8) -> Imitator:
 
         memory, _ = jax.lax.scan(body, memory, jnp.arange(tokens.obs.shape[1]))
         before, recent = (part.mean(axis=1) for part in jnp.split(tokens.prev_reward, 2, axis=1))
-        return memory.replace(slope=jnp.maximum(recent - before, 0.0) / 16)
+        return memory.replace(slope=jnp.maximum(recent - before - 0.1, 0.0) / 8)
 
     def act(params, memory, tokens):
         del params
@@ -74,7 +74,8 @@ def imitator(kind: Kind, *, block_steps: int = 8) -> Imitator:
         }[kind]
         here = jnp.arange(memory.steps.shape[0]), memory.last_obs
         paid, habit = memory.paid[here], memory.habit[here]
-        does = 0.0 if kind == "clock" else 0.9 * (habit.max(axis=-1, keepdims=True) > 0)
+        has_habit = (habit.max(axis=-1, keepdims=True) > 0) & (kind != "clock")
+        does = jnp.where(has_habit, 0.9, 0.0)
         base = does * jax.nn.one_hot(habit.argmax(axis=-1), ACTIONS) + (1 - does) / ACTIONS
         skill = jnp.where(paid.max(axis=-1) > 0, jnp.clip(skill, 0.0, 0.98), 0.0)[:, None]
         probability = skill * jax.nn.one_hot(paid.argmax(axis=-1), ACTIONS) + (1 - skill) * base

@@ -55,6 +55,8 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("learner.discount=1.5", "learner.discount = 1.5"),
         ("learner.loss=cubic", "learner.loss = 'cubic'"),
         ("environment.family=pong", "environment"),
+        ("controls.run=['shams']", "controls.run.0 = 'shams'"),
+        ("controls={run=['stalled'],stall_step=7}", "controls.stall_step = 7 is no stage and no fork"),
         ("evaluation.now_fork_step=3", "evaluation.now_fork_step = 3 is not among evaluation.fork_steps"),
         ("evaluation.block_steps=37", "is not a multiple of evaluation.block_steps = 37"),
         ("imitator.width=63", "imitator.width = 63"),
@@ -149,3 +151,21 @@ def test_configs_are_found_beside_the_run_or_in_the_package(tmp_path):
     assert load_config.find("smoke.toml", beside=tmp_path) == CONFIGS / "smoke.toml"
     with pytest.raises(ValueError, match=r"nope\.toml is not in"):
         load_config.find("nope.toml", beside=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("controls.run=['sham']", "evaluation.stage_steps=[32]", "gate.experiment=gate.toml"),
+            "controls.run holds sham, which plays PROCESS from an empty context",
+        ),
+        (
+            ("controls.run=['sham','shuffled']", "training.feed=stream", "training.stream_learners=16"),
+            "controls.run holds shuffled, which alters recorded histories",
+        ),
+    ],
+)
+def test_a_control_that_could_not_be_made_is_refused_before_anything_runs(overrides, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_config.load(CONFIGS / "smoke.toml", overrides)

@@ -9,7 +9,9 @@ from cl_imitate.evaluation.controls import pace
 from cl_imitate.types import History
 from tests import hand_made, studies, synthetic
 
-ONE = studies.experiment("simulation.num_held_out=48", "controls.pace_lives=3", "controls.pace_steps=32")
+ONE = studies.experiment(
+    "simulation.num_held_out=48", "controls.pace_lives=3", "controls.pace_steps=32", "training.num_seeds=1"
+)
 
 
 @functools.cache

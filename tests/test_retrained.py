@@ -115,6 +115,24 @@ def test_what_an_altered_history_costs_is_found_and_said(real, altered, differen
         assert one["difference"]["estimate"] == pytest.approx(expected, abs=0.1)
 
 
+def test_where_the_learner_has_nothing_left_to_learn_no_share_is_taken():
+    made = gains.kept(arrays(10.0, 5.5))
+    flat = [
+        synthetic.later(end, learner_end=9.5, start=9.4, fork_step=640, start_step=640, seed=9)
+        for end in (9.5, 5.5)
+    ]
+    named = [
+        dataclasses.replace(cell, name=f"{name}: {cell.name}")
+        for name, cell in zip(("real", "altered"), flat, strict=True)
+    ]
+    cells = [cell for cell in made if cell.protocol != "later"] + named
+    found = retrained.answer(synthetic.experiment(), gains.keep(cells), WORDS)
+    last = found["protocols"][-1]
+    assert last["protocol"] == "later"
+    assert np.isnan(last["difference"]["estimate"])
+    assert np.isfinite(found["estimate"])
+
+
 def test_streamed_histories_cannot_be_altered():
     streamed = studies.experiment("training.feed=stream", "training.stream_learners=16")
     with pytest.raises(ValueError, match=r'training\.feed = "stream" keeps none'):

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from cl_imitate.evaluation.controls import stalled
-from tests import hand_made, studies
+from tests import hand_made, studies, synthetic
 
 ONE = studies.experiment(
     "simulation.num_held_out=24",
     "controls.stall_step=32",
-    "evaluation.later_steps=128",
     "evaluation.stage_steps=[0,32]",
-    "training.num_seeds=2",
+    "evaluation.later_steps=128",
+    "imitator.context_steps=64",
+    "training.num_seeds=1",
 )
 
 
@@ -37,18 +38,47 @@ def test_an_imitator_that_reads_a_clock_is_caught():
 
 def test_an_imitator_that_goes_on_by_itself_is_no_clock():
     assert found("climber")["estimate"] > 0.7
-    assert found("climber")["at_once"]["estimate"] < 0.5
-    assert "goes on by itself" in found("climber")["meaning"]
+    assert found("climber")["at_once"]["estimate"] < 0.6
+    assert "It does not stall" in found("climber")["meaning"]
+
+
+@pytest.mark.parametrize(
+    ("at_once", "end", "meaning"),
+    [
+        (0.0, 0.0, "It stalls with the learner"),
+        (1.0, 1.0, "it reads a clock"),
+        (0.0, 1.0, "goes on by itself"),
+        (0.0, 0.5, "Undecided"),
+    ],
+)
+def test_what_stalling_means_depends_on_how_it_starts_and_how_it_ends(at_once, end, meaning):
+    rng = np.random.default_rng(0)
+    learning = np.r_[np.full(8, 7.0), np.full(32, 9.0)]
+    shares = np.r_[np.full(8, at_once), np.full(32, end)]
+    curves = {"learner_held": np.full(40, 5.0), "learner": learning, "learning": learning}
+    curves["stalled"] = 5.0 + shares * (learning - 5.0)
+    arrays = {name: curve + 0.3 * rng.standard_normal((3, 60, 40)) for name, curve in curves.items()}
+    found = stalled.CONTROL.answer(synthetic.experiment(), arrays | {"task": np.arange(60)})
+    assert meaning in found["meaning"]
+    assert found["estimate"] == pytest.approx(end, abs=0.1)
+    assert found["at_once"]["estimate"] == pytest.approx(at_once, abs=0.15)
+
+
+def test_where_the_imitator_never_learns_there_is_nothing_to_stall():
+    flat = {name: np.full((3, 20, 40), 5.0) for name in ("learner_held", "learner", "learning", "stalled")}
+    found = stalled.CONTROL.answer(synthetic.experiment(), flat | {"task": np.arange(20)})
+    assert np.isnan(found["estimate"])
+    assert "nothing could stall" in found["meaning"]
 
 
 def test_the_stalled_history_is_the_real_one_up_to_the_stall_and_then_the_held_learner_s():
     study = studies.study(ONE)
-    _, held = stalled.going_on(study, num_steps=32, hold=True)
-    ensemble, learning = stalled.going_on(study, num_steps=32, hold=False)
+    _, held = stalled.going_on(study, num_steps=64, hold=True)
+    ensemble, learning = stalled.going_on(study, num_steps=64, hold=False)
     real = study.history("held_out")
     for name in ("obs", "action", "reward"):
         np.testing.assert_array_equal(getattr(held, name)[:, :32], getattr(real, name)[:, :32])
-        np.testing.assert_array_equal(getattr(learning, name), getattr(real, name)[:, :64])
+        np.testing.assert_array_equal(getattr(learning, name), getattr(real, name)[:, :96])
     assert (held.action[:, 32:] != learning.action[:, 32:]).any()
     assert int(ensemble.clock.update) > int(study.snapshot(study.population("held_out"), 32).clock.update)
     greedy = jax.vmap(

@@ -13,6 +13,7 @@ import numpy as np
 
 from cl_imitate import keys, statistics, train
 from cl_imitate.config import Experiment
+from cl_imitate.evaluation import metrics
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.controls import gains, scenes
 from cl_imitate.evaluation.controls.study import Arrays, Study
@@ -153,13 +154,18 @@ def answer(experiment: Experiment, arrays: Arrays, words: Words) -> dict[str, An
 
 
 def _compared(experiment: Experiment, real: Cell, altered: Cell) -> list[statistics.Estimate]:
-    """The difference of the shares of the learner's gain, and both shares."""
+    """The difference of the shares of the learner's gain, and both shares; nothing where the learner gains too little
+    of its range to take shares of, as in the rules for PROCESS and LATER."""
     of = {
         "now": gains.now_gains,
         "process": lambda cell: gains.process_gains(cell, experiment),
         "later": lambda cell: gains.later_gains(cell, experiment),
     }[real.protocol]
     (own, whole), (other, _) = of(real), of(altered)
+    if real.protocol != "now":
+        full = metrics.end_level(real, "learner", experiment.rules) - real.random_return
+        if not statistics.iqm_ratio(whole, full) >= experiment.rules.min_learner_gain:
+            return [statistics.nothing()] * 3
     common: dict[str, Any] = {"task": real.task, "experiment": experiment}
     return [
         gains.estimate(gains.difference_of_shares, own, other, whole, label=f"{altered.name} less", **common),
