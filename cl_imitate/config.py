@@ -317,7 +317,9 @@ class Posterior:
     them: every list of rates holds the learner's own besides what stands here."""
 
     num_learners: Positive = 16  # held-out learners that are followed, at most all
-    num_recorded: Positive = 16  # recorded learners that tell it, as training tells an imitator, whom it will meet
+    num_recorded: Positive = (
+        16  # recorded learners that tell it, as training tells an imitator, whom it will meet
+    )
     learning_rates: tuple[PositiveFloat, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     discounts: tuple[Rate, ...] = (0.5, 0.9)
     epsilons: tuple[Rate, ...] = ()  # only where the learner's is constant
@@ -334,7 +336,9 @@ class Posterior:
     num_initialisations: Positive = 2  # where hidden causes are not shared: particles of each hypothesis
     known_epsilon: bool = False  # every hypothesis explores as the learner does
     likelihood_power: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 1.0  # under 1: tempered
-    resample_below: Rate = 0.0  # particles are resampled where their effective number is under this share; 0: never
+    resample_below: Rate = (
+        0.0  # particles are resampled where their effective number is under this share; 0: never
+    )
     at_once: Positive = 1  # particles side by side; at 1 the truth's bits are the learner's
     also: PosteriorPlace | None = None
 

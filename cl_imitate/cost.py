@@ -79,7 +79,9 @@ def acting(imitator: config.Imitator, spec: Spec, *, context_steps: int) -> Runn
     reads_anew = imitator.kind == "transformer" and not imitator.attention_steps
     times = context_steps / built.block_steps if reads_anew else 1.0
     memory = jax.eval_shape(lambda: built.init_memory(1))
-    return Running(flops_per_step=times * found.forward_flops, bytes=4 * found.parameters + _num_bytes(memory))
+    return Running(
+        flops_per_step=times * found.forward_flops, bytes=4 * found.parameters + _num_bytes(memory)
+    )
 
 
 def learning(learner: config.Learner, spec: Spec) -> Running:

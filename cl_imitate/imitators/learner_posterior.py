@@ -81,10 +81,10 @@ class Settings:
 
 @struct.dataclass(kw_only=True)
 class Causes:
-    """What an observer does not see of a learner, keys [P, N]."""
+    """What an observer does not see of the learners, keys [G, N] of each group."""
 
-    init: jax.Array
-    replay: jax.Array
+    init: tuple[jax.Array, ...]
+    replay: tuple[jax.Array, ...]
 
 
 @struct.dataclass(kw_only=True)
@@ -146,16 +146,22 @@ def _without_rates(learner: config.Learner) -> config.Learner:
     return dataclasses.replace(learner, **defaults)
 
 
+def make_causes(mixture: Mixture, init: jax.Array, replay: jax.Array) -> Causes:
+    """Keys [P, N] of initialisations and replays, dealt out to the groups."""
+    ends = np.cumsum([len(group.hypotheses) * mixture.copies for group in mixture.groups])[:-1]
+    whole = slice(None)
+    parts = [slice(*pair) for pair in zip([None, *ends], [*ends, None], strict=True)] or [whole]
+    return Causes(init=tuple(init[part] for part in parts), replay=tuple(replay[part] for part in parts))
+
+
 def init(mixture: Mixture, causes: Causes, obs: jax.Array, log_prior: jax.Array) -> Posterior:
     """Newborn particles that see their first observation [N, ...]; `log_prior` [H, N], over H of sum 1."""
-    particles, first = [], 0
-    for group in mixture.groups:
-        num = len(group.hypotheses) * mixture.copies
+    particles = []
+    for group, init_keys in zip(mixture.groups, causes.init, strict=True):
         newborn = jax.vmap(jax.vmap(_newborn(group.dqn)), (0, None))
         which = jnp.asarray(np.repeat(group.hypotheses, mixture.copies), jnp.int32)
-        hypothesis = jnp.broadcast_to(which[:, None], (num, obs.shape[0]))
-        particles.append(Particles(hypothesis=hypothesis, **newborn(causes.init[first : first + num], obs)))
-        first += num
+        hypothesis = jnp.broadcast_to(which[:, None], init_keys.shape)
+        particles.append(Particles(hypothesis=hypothesis, **newborn(init_keys, obs)))
     log_weights = log_prior[mixture.hypothesis_of] - np.float32(np.log(mixture.copies))
     return Posterior(
         particles=tuple(particles),
@@ -230,9 +236,7 @@ def observe(
     """What an action brought, [N, ...] each, goes into the replay; one step has been lived."""
     replay = mixture.groups[0].dqn.replay
     rows = replay.add(posterior.rows, posterior.cursor, obs, action, reward, terminated, final_obs)
-    return posterior.replace(
-        rows=rows, step=posterior.step + 1, cursor=replay_lib.advance(posterior.cursor)
-    )
+    return posterior.replace(rows=rows, step=posterior.step + 1, cursor=replay_lib.advance(posterior.cursor))
 
 
 def restart(mixture: Mixture, posterior: Posterior, obs: jax.Array) -> Posterior:
@@ -242,18 +246,17 @@ def restart(mixture: Mixture, posterior: Posterior, obs: jax.Array) -> Posterior
 
 
 def learn(
-    mixture: Mixture, posterior: Posterior, settings: Settings, replay_keys: jax.Array
+    mixture: Mixture, posterior: Posterior, settings: Settings, replay_keys: tuple[jax.Array, ...]
 ) -> Posterior:
-    """One TD update of every particle, with its own key of [P, N]."""
-    particles, first, update = [], 0, posterior.update
-    for group, old in zip(mixture.groups, posterior.particles, strict=True):
-        num = old.hypothesis.shape[0]
+    """One TD update of every particle, with its own key (`Causes.replay`)."""
+    particles, update = [], posterior.update
+    for group, old, group_keys in zip(mixture.groups, posterior.particles, replay_keys, strict=True):
         one = functools.partial(_update, settings=settings, posterior=posterior, group=group)
 
         def of_all_streams(particle, one=one):
             return jax.vmap(one)(*particle, posterior.rows)
 
-        new = _over_particles(mixture, of_all_streams, (replay_keys[first : first + num], old))
+        new = _over_particles(mixture, of_all_streams, (group_keys, old))
         if group.target_period_updates:
             due = (update + 1) % group.target_period_updates == 0
             target = jax.tree.map(
@@ -261,11 +264,12 @@ def learn(
             )
             new = new.replace(target_params=target)
         particles.append(new)
-        first += num
     return posterior.replace(particles=tuple(particles), update=update + 1)
 
 
-def _update(key, old: Particles, rows, *, settings: Settings, posterior: Posterior, group: Group) -> Particles:
+def _update(
+    key, old: Particles, rows, *, settings: Settings, posterior: Posterior, group: Group
+) -> Particles:
     """One particle's."""
     rates = _rates_of(settings, old.hypothesis)
     lives = posterior.step < settings.stops_at_step[old.hypothesis]

@@ -22,7 +22,13 @@ from cl_imitate import keys
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import posterior_arms, results, rollouts, summary
 from cl_imitate.evaluation.controls import posterior_answer
-from cl_imitate.evaluation.controls.posterior_learners import Company, meet, meeting_steps, num_learners, padded
+from cl_imitate.evaluation.controls.posterior_learners import (
+    Company,
+    meet,
+    meeting_steps,
+    num_learners,
+    padded,
+)
 from cl_imitate.evaluation.controls.posterior_places import Place, hypotheses, places
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
 from cl_imitate.evaluation.posterior_arms import Ensemble
@@ -76,7 +82,9 @@ def _work(experiment: Experiment, *, conditions: Callable[[Company], Arrays]) ->
 
 def _work_at(place: Place, conditions: Callable[[Company], Arrays]) -> int:
     experiment = place.experiment
-    held_out, recorded = (padded(num_learners(name, experiment), experiment) for name in ("held_out", "recorded"))
+    held_out, recorded = (
+        padded(num_learners(name, experiment), experiment) for name in ("held_out", "recorded")
+    )
     reading, acting = experiment.recorded_steps, sum(one.horizon_steps for one in place.protocols)
     whole = (held_out + recorded) * reading + held_out * acting
     posteriors = whole if conditions is _with_truth else 2 * whole + held_out * reading
@@ -135,7 +143,7 @@ def _ensemble(company: Company, population: Population, *, copies: int, shares_c
     if shares_causes:
         init = jax.vmap(lambda key: keys.stream(key, keys.Stream.LEARNER_INIT))(population.learner_keys)
         replay = population.streams.replay
-        causes = lib.Causes(init=jnp.broadcast_to(init, shape), replay=jnp.broadcast_to(replay, shape))
+        causes = lib.make_causes(mixture, jnp.broadcast_to(init, shape), jnp.broadcast_to(replay, shape))
     else:
         root = keys.stream(keys.root(experiment.seed), keys.Stream.FRESH)
         whose = keys.Stream.HELD_OUT if population.name == "held_out" else keys.Stream.RECORDED
@@ -145,7 +153,7 @@ def _ensemble(company: Company, population: Population, *, copies: int, shares_c
         def named(stream: keys.Stream) -> jax.Array:
             return jax.vmap(jax.vmap(lambda key: keys.stream(key, stream)))(own)
 
-        causes = lib.Causes(init=named(keys.Stream.LEARNER_INIT), replay=named(keys.Stream.REPLAY))
+        causes = lib.make_causes(mixture, named(keys.Stream.LEARNER_INIT), named(keys.Stream.REPLAY))
     return Ensemble(
         mixture=mixture,
         settings=settings,

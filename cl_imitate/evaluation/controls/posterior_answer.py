@@ -33,7 +33,10 @@ def with_truth(experiment: Experiment, measured: Arrays) -> dict[str, Any]:
         "unit": f"PROCESS from nothing on {last}: the posterior's gain over the learner's",
         "meaning": _meaning_with_truth(found),
         "passed": passed,
-        **{key: found[last][key] for key in ("posterior_on_truth", "posterior_on_truth_ci95", "num_hypotheses")},
+        **{
+            key: found[last][key]
+            for key in ("posterior_on_truth", "posterior_on_truth_ci95", "num_hypotheses")
+        },
         "place": last,
         "places": found,
     }
@@ -56,7 +59,9 @@ def without_truth(experiment: Experiment, measured: Arrays) -> dict[str, Any]:
 
 def _of(arrays: Mapping[str, np.ndarray], name: str) -> Arrays:
     """Those whose names begin so, by the rest of their names."""
-    return {key.removeprefix(f"{name}|"): values for key, values in arrays.items() if key.startswith(f"{name}|")}
+    return {
+        key.removeprefix(f"{name}|"): values for key, values in arrays.items() if key.startswith(f"{name}|")
+    }
 
 
 def _with_truth_at(place: Place, measured: Arrays) -> dict[str, Any]:
@@ -65,7 +70,9 @@ def _with_truth_at(place: Place, measured: Arrays) -> dict[str, Any]:
     course = np.sum(one["weights"] * one["same"][:, None], axis=-1)  # [n, C]
     on_truth = _mean(place, course[:, -1], one["task"], "posterior on truth")
     after = np.cumsum(course > FOUND, axis=1) > 0
-    after = np.concatenate([np.zeros_like(after[:, :1]), after[:, :-1]], axis=1)  # the chunks after it was found
+    after = np.concatenate(
+        [np.zeros_like(after[:, :1]), after[:, :-1]], axis=1
+    )  # the chunks after it was found
     greedy_steps = (one["greedy_steps"] * after).sum()
     first = np.where((course > FOUND).any(axis=1), np.argmax(course > FOUND, axis=1) + 1.0, math.inf)
     answered = [entry["answer"] for entry in asked.values() if entry["counts"]]
@@ -75,7 +82,8 @@ def _with_truth_at(place: Place, measured: Arrays) -> dict[str, Any]:
         "posterior_on_truth": on_truth.value,
         "posterior_on_truth_ci95": on_truth.interval(place.experiment.rules.confidence),
         "lowest_posterior_on_truth": course[:, -1].min(),
-        "found_after_steps": np.median(first) * place.chunk_steps,  # half of the learners; to the end of a chunk
+        "found_after_steps": np.median(first)
+        * place.chunk_steps,  # half of the learners; to the end of a chunk
         "distance_once_found": (one["distance"] * after).sum() / greedy_steps if greedy_steps else math.nan,
         "num_hypotheses": one["same"].shape[1],
         "num_learners": len(one["same"]),
@@ -171,7 +179,9 @@ def _meaning_with_truth(found: Mapping[str, Mapping[str, Any]]) -> str:
         )
     if all(one["passed"] for one in found.values()):
         return f"{' '.join(said)} The instrument can see a yes."
-    return f"{' '.join(said)} That is no yes throughout: what this run says of the imitator cannot be believed."
+    return (
+        f"{' '.join(said)} That is no yes throughout: what this run says of the imitator cannot be believed."
+    )
 
 
 def _meaning_without_truth(name: str, found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -33,9 +33,7 @@ class Place(NamedTuple):
         """Steps in one compiled chunk."""
         experiment = self.experiment
         boundaries = protocols.boundary_steps(experiment)
-        return simulate.chunk_plan(
-            boundaries, experiment.learner, at_most=experiment.simulation.chunk_steps
-        )
+        return simulate.chunk_plan(boundaries, experiment.learner, at_most=experiment.simulation.chunk_steps)
 
 
 def places(experiment: config.Experiment) -> tuple[Place, ...]:
@@ -61,9 +59,7 @@ def places(experiment: config.Experiment) -> tuple[Place, ...]:
 
 
 def _place(experiment: config.Experiment, suffix: str, **changes) -> Place:
-    evaluation = dataclasses.replace(
-        experiment.evaluation, stage_steps=(0,), months=(), rungs=(), **changes
-    )
+    evaluation = dataclasses.replace(experiment.evaluation, stage_steps=(0,), months=(), rungs=(), **changes)
     return Place(
         _name(experiment.environment) + suffix, dataclasses.replace(experiment, evaluation=evaluation)
     )
@@ -89,7 +85,8 @@ def hypotheses(learner: config.Learner, posterior: config.Posterior) -> list[Hyp
     for variant in posterior.variants:
         found.append(
             Hypothesis(
-                name=variant.replace("_", " "), learner=dataclasses.replace(learner, **_changed(variant, learner))
+                name=variant.replace("_", " "),
+                learner=dataclasses.replace(learner, **_changed(variant, learner)),
             )
         )
     found += [
