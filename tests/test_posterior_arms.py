@@ -131,6 +131,7 @@ def test_the_truth_lives_the_learner_s_life_bit_for_bit(name):
         )
 
 
+@pytest.mark.slow
 def test_some_at_once_are_the_same_learners_up_to_rounding():
     watched = smoke("Polyak")
     own = watched.population.learner

@@ -4,7 +4,7 @@ Both are one walk. Reading, the actions are the learner's, and the world is live
 that what came of them is all that the learner saw (the observation before a reset is not in a history). Acting, they
 are drawn from the mixture. In both, every particle goes on learning, and every action is evidence.
 
-A walk is of one block of learners, on one device: so the truth's bits are the learner's (`imitators.learner_posterior`).
+A walk is of one block of learners, on one device: so the truth's bits are the learner's.
 
 Axes: N streams, T steps, H hypotheses, P particles, A actions, K blocks of returns.
 """
@@ -214,7 +214,7 @@ class Lived(NamedTuple):
 
 def begin(population: Population, ensemble: Ensemble, log_prior: np.ndarray) -> Walk:
     """A walk at the start of the learners' lives; `log_prior` [N, H]."""
-    newborn, spec = population.newborn(), population.family.env.spec
+    newborn = population.newborn()
     causes = jax.tree.map(jax.random.clone, ensemble.causes)
     prior = jnp.asarray(log_prior.T, jnp.float32)
     posterior = _init(causes, newborn.obs, prior, mixture=ensemble.mixture)

@@ -34,7 +34,7 @@ from cl_imitate.types import Spec
 
 NEVER = 2**31 - 1
 MIN_PROBABILITY = 1e-6
-"""No action is less likely under any hypothesis: one action that rounding turned must not rule out the truth for good."""
+"""No action is less likely under any hypothesis: one that rounding turned must not rule out the truth for good."""
 
 _SCHEDULE = ("replay_capacity", "learning_starts_steps", "steps_per_update", "updates_per_iteration")
 
@@ -251,10 +251,11 @@ def learn(
     """One TD update of every particle, with its own key (`Causes.replay`)."""
     particles, update = [], posterior.update
     for group, old, group_keys in zip(mixture.groups, posterior.particles, replay_keys, strict=True):
-        one = functools.partial(_update, settings=settings, posterior=posterior, group=group)
 
-        def of_all_streams(particle, one=one):
-            return jax.vmap(one)(*particle, posterior.rows)
+        def of_all_streams(particle, group=group):
+            one = functools.partial(_update, settings=settings, posterior=posterior, group=group)
+            group_key, one_of_each = particle
+            return jax.vmap(one)(group_key, one_of_each, posterior.rows)
 
         new = _over_particles(mixture, of_all_streams, (group_keys, old))
         if group.target_period_updates:

@@ -1,10 +1,10 @@
 """The learner posterior as a control: what an ideal imitator would do, through the very protocols of the imitator.
 
-*With the truth* it is the positive control: it knows the hidden causes of the learners (the keys of their initialisation
-and replay), so that one of its hypotheses is the learner. Its posterior must find that one, and every protocol must come
-out yes; else the instrument could not see a yes. *Without the truth* its shortfall is a result: with the true hypothesis
-left out, and with hidden causes of its own. What training is to an imitator, recorded learners are to it: they say which
-hypotheses to expect of a learner of which nothing has been seen (PROCESS from nothing).
+*With the truth* it is the positive control: it knows the hidden causes of the learners (the keys of their
+initialisation and replay), so that one of its hypotheses is the learner. Its posterior must find that one, and every
+protocol must come out yes; else the instrument could not see a yes. *Without the truth* its shortfall is a result: with
+the true hypothesis left out, and with hidden causes of its own. What training is to an imitator, recorded learners are
+to it: they say which hypotheses to expect of a learner of which nothing has been seen (PROCESS from nothing).
 
 Axes: n learners, H hypotheses, P particles, C chunks of steps.
 """
@@ -200,7 +200,7 @@ def _block(
     expected: np.ndarray,
     acts: bool,
 ) -> Arrays:
-    """One block of streams, of which the first `count` count: they are read from equal weights; then come the scenes."""
+    """One block of streams, of which the first `count` count: read from equal weights, then in every scene."""
     population = company.population
     members, own = population.members(streams), ensemble.members(streams)
     prompts = {one.protocol.prompt_step for one in company.scenes} if acts else set()
