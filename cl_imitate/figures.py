@@ -120,7 +120,7 @@ def headline(cells: Sequence[Cell], verdict: Mapping, evaluation: Evaluation, ru
         axes[0].set_ylabel("return an episode")
 
     answers = ", ".join(f"{name.upper()} {asked[name]['answer']}" for name in panels)
-    return _figure(
+    return draw_figure(
         "headline",
         "The frozen imitator beside the learner",
         "Left: levels at the end of training, weights held. Middle: the learner from random initialisation, and the "
@@ -169,7 +169,9 @@ def curves(name: str, title: str, caption: str, cells: Sequence[Cell], rules: Ru
     arms = sorted({ARMS.get(arm, arm) for cell in cells for arm in cell.returns})
     panels = "; ".join(f"{panel_title(cell)}: {_ends(cell, rules)}" for cell in cells).replace("\n", ", ")
     alt = f"Return against age, {len(cells)} panels, arms: {', '.join(arms)}. Levels at the end: {panels}."
-    return _figure(name, title, caption, alt, draw, size=(12.4 if columns > 1 else 8.0, 3.1 * lines + 0.7))
+    return draw_figure(
+        name, title, caption, alt, draw, size=(12.4 if columns > 1 else 8.0, 3.1 * lines + 0.7)
+    )
 
 
 def parity(verdict: Mapping, rules: Rules) -> Figure | None:
@@ -195,7 +197,7 @@ def parity(verdict: Mapping, rules: Rules) -> Figure | None:
         _rows(axis, [label for label, _ in groups], "imitator's gain / held learner's gain")
 
     alt = "; ".join(f"{label}: {one['ratio']:.2f}, {one['answer']}" for label, one in groups)
-    return _figure(
+    return draw_figure(
         "parity",
         "NOW and MONTH: as good as the learner is?",
         f"A point with its 95% interval wholly right of the line at {rules.parity:g} is a yes, wholly left of it a no.",
@@ -238,7 +240,7 @@ def ladder(rungs: Sequence[Mapping], rules: Rules) -> Figure | None:
     alt = "; ".join(
         f"rung {one['rung']}, {one['name']}: {one['recovered']:.2f}, {one['answer']}" for one in rungs
     )
-    return _figure(
+    return draw_figure(
         "ladder",
         "ELSEWHERE: the novelty ladder",
         "From an empty context, in tasks ever further from those of training. A rung counts only where the learner "
@@ -285,7 +287,7 @@ def points(cells: Mapping[str, Cell], rules: Rules) -> Figure | None:
         f"{title}: imitator above the learner on {np.mean(imitator > learner):.0%} of {len(learner)} learners"
         for title, (_, learner, imitator) in levels.items()
     ]
-    return _figure(
+    return draw_figure(
         "points",
         "The frozen imitator against each held-out learner",
         "A point a held-out learner (each on its own task, where tasks differ), averaged over imitator seeds. On the "
@@ -339,7 +341,7 @@ def losses(found: Sequence[Mapping]) -> Figure | None:
         if one.get("floor") is not None
     ]
     gap = f" Left above the floor at the end, in nats: {', '.join(gaps)}." if gaps else ""
-    return _figure(
+    return draw_figure(
         "losses",
         "How the imitators were trained",
         "Next-action cross-entropy, a line an imitator seed. A held-out loss that turns up while the training loss "
@@ -360,7 +362,7 @@ def steps(number: float | None) -> str:
     return f"{number:.4g}"
 
 
-def _figure(
+def draw_figure(
     name: str,
     title: str,
     caption: str,
@@ -369,6 +371,7 @@ def _figure(
     *,
     size: tuple[float, float],
 ) -> Figure:
+    """What `draw` puts on a canvas of `size` (inches), in the look that all figures share."""
     look: Any = {**matplotlib.rcParamsDefault, **_LOOK, "backend": "agg"}
     with matplotlib.rc_context(look):
         canvas = Canvas(figsize=size)

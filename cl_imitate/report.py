@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from cl_imitate import figures
+from cl_imitate import figures, figures_posterior
 from cl_imitate.config import Experiment, Rules
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.figures import Figure, steps
@@ -109,7 +109,10 @@ def _sections(
         "ladder": [figures.ladder(verdict["questions"]["elsewhere"].get("rungs", []), rules)],
         "points": [figures.points(_per_learner(experiment, cells), rules)],
         "losses": [figures.losses(loss_curves)],
-        "gate": [_gate_curve(gate_cells, rules)],
+        "gate": [
+            _gate_curve(gate_cells, rules),
+            figures_posterior.posterior_cost(verdict["controls"].get("learner_posterior", {})),
+        ],
         "later": [],
         "process": [],
         "elsewhere": [],

@@ -1,11 +1,14 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from cl_imitate import config, cost
 from cl_imitate.imitators.embedding import empty_tokens
 from cl_imitate.imitators.make import make_imitator
+from cl_imitate.learners.dqn import hyperparams, make_dqn
+from cl_imitate.learners.replay import first_cursor
 from tests.test_imitators import SPEC
 
 IMITATOR = config.Imitator(width=64, num_layers=2, num_heads=2, context_steps=128)
@@ -37,3 +40,18 @@ def test_operations_agree_with_the_compiler_s_count(kind):
 def test_a_window_shorter_than_its_reach_attends_to_half_of_itself():
     assert cost.mean_keys(128, 128) == cost.mean_keys(128, 1000) == 64.5
     assert cost.mean_keys(4, 2) == (1 + 2 + 2 + 2) / 4
+
+
+@pytest.mark.parametrize("double_q", [False, True])
+def test_a_learner_s_operations_agree_with_the_compiler_s_count(double_q):
+    learner = config.Learner(
+        hidden=(64, 64), double_q=double_q, optimiser="rmsprop_centred", replay_capacity=64
+    )
+    dqn = make_dqn(learner, SPEC)
+    state = dqn.init(jax.random.key(0), jnp.zeros((), jnp.uint8))
+    rates = jax.tree.map(lambda leaf: leaf[0], hyperparams(learner, 1))
+    update = jax.jit(dqn.update).lower(jax.random.key(1), state, rates, first_cursor())
+    measured = update.compile().cost_analysis()["flops"]
+    counted = cost.learning(learner, SPEC).flops_per_step
+    assert 0.8 < measured / counted < 1.3  # the optimiser, relus and the sums of biases are in it too
+    assert cost.learning(learner, SPEC).bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state))

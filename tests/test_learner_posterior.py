@@ -42,7 +42,9 @@ def test_weights_are_prior_times_likelihood_to_its_power_normalised(power):
     prior = np.array([[0.2, 0.5], [0.3, 0.25], [0.5, 0.25]])
     likelihood = np.take_along_axis(policy, action[:, None, :, None], axis=3)[..., 0].prod(axis=0)
     expected = prior * likelihood**power
-    np.testing.assert_allclose(weighed(policy, action, prior, power=power), expected / expected.sum(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(
+        weighed(policy, action, prior, power=power), expected / expected.sum(axis=0), rtol=1e-4
+    )
 
 
 def test_a_tempered_likelihood_is_slower_to_believe():
@@ -61,7 +63,9 @@ def test_what_the_prior_rules_out_stays_out_and_long_lives_do_not_underflow():
 def test_the_mixture_is_the_mean_of_policies_by_weight():
     (policy, *_), _ = policies(3)
     weights = np.array([[0.2, 1.0], [0.3, 0.0], [0.5, 0.0]])
-    found = jnp.exp(lib.log_mixture(jnp.log(jnp.asarray(weights, jnp.float32)), jnp.asarray(policy, jnp.float32)))
+    found = jnp.exp(
+        lib.log_mixture(jnp.log(jnp.asarray(weights, jnp.float32)), jnp.asarray(policy, jnp.float32))
+    )
     np.testing.assert_allclose(found, np.einsum("pn,pna->na", weights, policy), rtol=1e-5)
 
 
@@ -88,7 +92,8 @@ def test_systematic_resampling_by_hand(uniform, weights, ancestors):
 
 
 @hypothesis.given(
-    st.floats(0, 0.99), st.lists(st.integers(0, 20), min_size=5, max_size=5).filter(lambda found: sum(found) > 0)
+    st.floats(0, 0.99),
+    st.lists(st.integers(0, 20), min_size=5, max_size=5).filter(lambda found: sum(found) > 0),
 )
 def test_an_ancestor_has_as_many_descendants_as_its_weight_says_or_one_more_or_less(uniform, parts):
     weights = np.array(parts, np.float32) / sum(parts)
@@ -114,7 +119,9 @@ def newborn(mixture: lib.Mixture, num_streams: int = 2, log_prior=None) -> lib.P
     replay = keys.members(keys.root(2), shape[0] * shape[1]).reshape(shape)
     obs = jnp.zeros(num_streams, jnp.uint8)
     even = jnp.full((mixture.num_hypotheses, num_streams), -np.log(mixture.num_hypotheses), jnp.float32)
-    return begin(mixture, lib.Causes(init=init, replay=replay), obs, even if log_prior is None else log_prior)
+    return begin(
+        mixture, lib.make_causes(mixture, init, replay), obs, even if log_prior is None else log_prior
+    )
 
 
 def test_resampling_evens_the_weights_within_a_group_and_keeps_the_group_s():
@@ -128,8 +135,11 @@ def test_resampling_evens_the_weights_within_a_group_and_keeps_the_group_s():
     np.testing.assert_array_equal(found.log_weights[:, 1], posterior.log_weights[:, 1])
     old, new = posterior.particles[0].params, found.particles[0].params
     heaviest = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], leaf.shape)[:, 0], old)
-    shares = [jnp.all(one[:, 0] == other, axis=tuple(range(1, other.ndim))) for one, other in zip(
-        jax.tree.leaves(new), jax.tree.leaves(heaviest), strict=True) if other.size > 4 * 3]
+    shares = [
+        jnp.all(one[:, 0] == other, axis=tuple(range(1, other.ndim)))
+        for one, other in zip(jax.tree.leaves(new), jax.tree.leaves(heaviest), strict=True)
+        if other.size > 4 * 3
+    ]
     assert int(shares[0].sum()) >= 3  # the one with 95% of its group's weight
     assert_same(jax.tree.map(lambda leaf: leaf[:, 1], old), jax.tree.map(lambda leaf: leaf[:, 1], new))
     assert_same(posterior.particles[1], found.particles[1])
@@ -157,11 +167,15 @@ def test_hypotheses_that_differ_in_rates_alone_share_a_program():
     np.testing.assert_allclose(settings.rates.learning_rate, [5e-3, 5e-3, 0.1])
 
 
-@pytest.mark.parametrize("changes", [{"replay_capacity": 32}, {"learning_starts_steps": 8}, {"steps_per_update": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"replay_capacity": 32}, {"learning_starts_steps": 8}, {"steps_per_update": 2}]
+)
 def test_hypotheses_that_would_not_live_in_lockstep_are_refused(changes):
     other = dataclasses.replace(LEARNER, **changes)
     with pytest.raises(ValueError, match=f"hypothesis other: learner.{next(iter(changes))}"):
-        lib.make_mixture([Hypothesis(name="one", learner=LEARNER), Hypothesis(name="other", learner=other)], SPEC)
+        lib.make_mixture(
+            [Hypothesis(name="one", learner=LEARNER), Hypothesis(name="other", learner=other)], SPEC
+        )
 
 
 def test_the_posterior_on_a_hypothesis_is_that_of_all_its_particles():
@@ -171,9 +185,12 @@ def test_the_posterior_on_a_hypothesis_is_that_of_all_its_particles():
 
 
 def test_a_frozen_hypothesis_stops_where_it_should_and_the_others_go_on():
-    whom = [Hypothesis(name="lives", learner=LEARNER), Hypothesis(name="stops", learner=LEARNER, stops_at_step=2)]
+    whom = [
+        Hypothesis(name="lives", learner=LEARNER),
+        Hypothesis(name="stops", learner=LEARNER, stops_at_step=2),
+    ]
     mixture, settings = lib.make_mixture(whom, SPEC)
-    posterior, replay_keys = newborn(mixture), keys.members(keys.root(4), 4).reshape(2, 2)
+    posterior, replay_keys = newborn(mixture), (keys.members(keys.root(4), 4).reshape(2, 2),)
     seen = []
 
     @jax.jit
@@ -185,5 +202,8 @@ def test_a_frozen_hypothesis_stops_where_it_should_and_the_others_go_on():
     for step in range(4):
         posterior = live(posterior, jnp.full(2, step, jnp.uint8))
         seen.append(jax.tree.leaves(posterior.particles[0].params)[-1])
-    moved = [[bool((after[p] != before[p]).any()) for p in range(2)] for before, after in zip(seen, seen[1:], strict=False)]
+    moved = [
+        [bool((after[p] != before[p]).any()) for p in range(2)]
+        for before, after in zip(seen, seen[1:], strict=False)
+    ]
     assert moved == [[True, False], [True, False], [True, False]]

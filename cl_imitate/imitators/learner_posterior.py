@@ -34,7 +34,7 @@ from cl_imitate.types import Spec
 
 NEVER = 2**31 - 1
 MIN_PROBABILITY = 1e-6
-"""No action is less likely under any hypothesis: one action that rounding turned must not rule out the truth for good."""
+"""No action is less likely under any hypothesis: one that rounding turned must not rule out the truth for good."""
 
 _SCHEDULE = ("replay_capacity", "learning_starts_steps", "steps_per_update", "updates_per_iteration")
 
@@ -81,10 +81,10 @@ class Settings:
 
 @struct.dataclass(kw_only=True)
 class Causes:
-    """What an observer does not see of a learner, keys [P, N]."""
+    """What an observer does not see of the learners, keys [G, N] of each group."""
 
-    init: jax.Array
-    replay: jax.Array
+    init: tuple[jax.Array, ...]
+    replay: tuple[jax.Array, ...]
 
 
 @struct.dataclass(kw_only=True)
@@ -146,16 +146,22 @@ def _without_rates(learner: config.Learner) -> config.Learner:
     return dataclasses.replace(learner, **defaults)
 
 
+def make_causes(mixture: Mixture, init: jax.Array, replay: jax.Array) -> Causes:
+    """Keys [P, N] of initialisations and replays, dealt out to the groups."""
+    ends = np.cumsum([len(group.hypotheses) * mixture.copies for group in mixture.groups])[:-1]
+    whole = slice(None)
+    parts = [slice(*pair) for pair in zip([None, *ends], [*ends, None], strict=True)] or [whole]
+    return Causes(init=tuple(init[part] for part in parts), replay=tuple(replay[part] for part in parts))
+
+
 def init(mixture: Mixture, causes: Causes, obs: jax.Array, log_prior: jax.Array) -> Posterior:
     """Newborn particles that see their first observation [N, ...]; `log_prior` [H, N], over H of sum 1."""
-    particles, first = [], 0
-    for group in mixture.groups:
-        num = len(group.hypotheses) * mixture.copies
+    particles = []
+    for group, init_keys in zip(mixture.groups, causes.init, strict=True):
         newborn = jax.vmap(jax.vmap(_newborn(group.dqn)), (0, None))
         which = jnp.asarray(np.repeat(group.hypotheses, mixture.copies), jnp.int32)
-        hypothesis = jnp.broadcast_to(which[:, None], (num, obs.shape[0]))
-        particles.append(Particles(hypothesis=hypothesis, **newborn(causes.init[first : first + num], obs)))
-        first += num
+        hypothesis = jnp.broadcast_to(which[:, None], init_keys.shape)
+        particles.append(Particles(hypothesis=hypothesis, **newborn(init_keys, obs)))
     log_weights = log_prior[mixture.hypothesis_of] - np.float32(np.log(mixture.copies))
     return Posterior(
         particles=tuple(particles),
@@ -239,17 +245,19 @@ def restart(mixture: Mixture, posterior: Posterior, obs: jax.Array) -> Posterior
     return posterior.replace(rows=replay.restart(posterior.rows, posterior.cursor, obs))
 
 
-def learn(mixture: Mixture, posterior: Posterior, settings: Settings, replay_keys: jax.Array) -> Posterior:
-    """One TD update of every particle, with its own key of [P, N]."""
-    particles, first, update = [], 0, posterior.update
-    for group, old in zip(mixture.groups, posterior.particles, strict=True):
-        num = old.hypothesis.shape[0]
-        one = functools.partial(_update, settings=settings, posterior=posterior, group=group)
+def learn(
+    mixture: Mixture, posterior: Posterior, settings: Settings, replay_keys: tuple[jax.Array, ...]
+) -> Posterior:
+    """One TD update of every particle, with its own key (`Causes.replay`)."""
+    particles, update = [], posterior.update
+    for group, old, group_keys in zip(mixture.groups, posterior.particles, replay_keys, strict=True):
 
-        def of_all_streams(particle, one=one):
-            return jax.vmap(one)(*particle, posterior.rows)
+        def of_all_streams(particle, group=group):
+            one = functools.partial(_update, settings=settings, posterior=posterior, group=group)
+            group_key, one_of_each = particle
+            return jax.vmap(one)(group_key, one_of_each, posterior.rows)
 
-        new = _over_particles(mixture, of_all_streams, (replay_keys[first : first + num], old))
+        new = _over_particles(mixture, of_all_streams, (group_keys, old))
         if group.target_period_updates:
             due = (update + 1) % group.target_period_updates == 0
             target = jax.tree.map(
@@ -257,7 +265,6 @@ def learn(mixture: Mixture, posterior: Posterior, settings: Settings, replay_key
             )
             new = new.replace(target_params=target)
         particles.append(new)
-        first += num
     return posterior.replace(particles=tuple(particles), update=update + 1)
 
 

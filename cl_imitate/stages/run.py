@@ -6,6 +6,7 @@ import pathlib
 from cl_imitate import config, load_config, simulate
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import protocols
+from cl_imitate.evaluation.controls import posterior_places
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.keeper import Keeper, Schedule
 from cl_imitate.run_dir import RunDir, open_run
@@ -104,6 +105,10 @@ def check_runnable(experiment: config.Experiment, origin: pathlib.Path) -> None:
         make_imitator(experiment.imitator, own.env.spec, context_steps=context_steps)
     if not has_own_gate(experiment):
         check_runnable(*gate_experiment(experiment, origin))
+    if experiment.controls.posterior.also is not None:
+        for place in posterior_places.places(experiment):
+            tasks.make(place.experiment.environment, shapes=experiment.shapes)
+            chunk_steps(place.experiment)
     for index, rung in enumerate(experiment.evaluation.rungs):
         family = tasks.make(
             rung.environment or experiment.environment,

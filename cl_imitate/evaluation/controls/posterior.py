@@ -1,10 +1,10 @@
 """The learner posterior as a control: what an ideal imitator would do, through the very protocols of the imitator.
 
-*With the truth* it is the positive control: it knows the hidden causes of the learners (the keys of their initialisation
-and replay), so that one of its hypotheses is the learner. Its posterior must find that one, and every protocol must come
-out yes; else the instrument could not see a yes. *Without the truth* its shortfall is a result: with the true hypothesis
-left out, and with hidden causes of its own. What training is to an imitator, recorded learners are to it: they say which
-hypotheses to expect of a learner of which nothing has been seen (PROCESS from nothing).
+*With the truth* it is the positive control: it knows the hidden causes of the learners (the keys of their
+initialisation and replay), so that one of its hypotheses is the learner. Its posterior must find that one, and every
+protocol must come out yes; else the instrument could not see a yes. *Without the truth* its shortfall is a result: with
+the true hypothesis left out, and with hidden causes of its own. What training is to an imitator, recorded learners are
+to it: they say which hypotheses to expect of a learner of which nothing has been seen (PROCESS from nothing).
 
 Axes: n learners, H hypotheses, P particles, C chunks of steps.
 """
@@ -143,7 +143,7 @@ def _ensemble(company: Company, population: Population, *, copies: int, shares_c
     if shares_causes:
         init = jax.vmap(lambda key: keys.stream(key, keys.Stream.LEARNER_INIT))(population.learner_keys)
         replay = population.streams.replay
-        causes = lib.Causes(init=jnp.broadcast_to(init, shape), replay=jnp.broadcast_to(replay, shape))
+        causes = lib.make_causes(mixture, jnp.broadcast_to(init, shape), jnp.broadcast_to(replay, shape))
     else:
         root = keys.stream(keys.root(experiment.seed), keys.Stream.FRESH)
         whose = keys.Stream.HELD_OUT if population.name == "held_out" else keys.Stream.RECORDED
@@ -153,7 +153,7 @@ def _ensemble(company: Company, population: Population, *, copies: int, shares_c
         def named(stream: keys.Stream) -> jax.Array:
             return jax.vmap(jax.vmap(lambda key: keys.stream(key, stream)))(own)
 
-        causes = lib.Causes(init=named(keys.Stream.LEARNER_INIT), replay=named(keys.Stream.REPLAY))
+        causes = lib.make_causes(mixture, named(keys.Stream.LEARNER_INIT), named(keys.Stream.REPLAY))
     return Ensemble(
         mixture=mixture,
         settings=settings,
@@ -200,7 +200,7 @@ def _block(
     expected: np.ndarray,
     acts: bool,
 ) -> Arrays:
-    """One block of streams, of which the first `count` count: they are read from equal weights; then come the scenes."""
+    """One block of streams, of which the first `count` count: read from equal weights, then in every scene."""
     population = company.population
     members, own = population.members(streams), ensemble.members(streams)
     prompts = {one.protocol.prompt_step for one in company.scenes} if acts else set()

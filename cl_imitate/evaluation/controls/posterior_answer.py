@@ -1,4 +1,4 @@
-"""What the learner posterior's figures mean: whether it found the truth, its protocols' answers, its shortfall, its cost."""
+"""What the learner posterior's figures mean: was the truth found, the protocols' answers, its shortfall, its cost."""
 
 import json
 import math
@@ -116,7 +116,7 @@ def _without_truth_at(place: Place, measured: Arrays) -> dict[str, Any]:
 
 
 def _protocols(place: Place, one: Arrays) -> dict[str, dict[str, Any]]:
-    """The protocols' answers, the posterior in the imitator's place; `counts` is False where the learner itself fails."""
+    """The protocols' answers, the posterior in the imitator's place; `counts`: not void for the learner's own sake."""
     cells = results.unpack(_of(one, "cells"), json.loads(str(one["index"])))
     found = answers.questions(place.experiment, cells)
     asked = {}
@@ -136,7 +136,7 @@ def _protocols(place: Place, one: Arrays) -> dict[str, dict[str, Any]]:
 
 
 def costs(place: Place) -> dict[str, Any]:
-    """Operations a step and bytes, of one stream: the learner's, the posterior's, the transformer's; and where they meet.
+    """Operations a step and bytes, of one stream: of learner, posterior and imitator; and where they meet.
 
     `hypotheses_at_transformer_flops` is how many hypotheses (of this mix) cost what the imitator costs.
     """
@@ -189,7 +189,7 @@ def _meaning_without_truth(name: str, found: Mapping[str, Mapping[str, Any]]) ->
 
     def ratios(one: Mapping[str, Any]) -> str:
         shown = (
-            f"{asked.upper()} {entry['answer'] if math.isnan(entry['ratio']) else format(entry['ratio'], '.2f')}"
+            f"{asked.upper()} {entry['answer'] if entry['answer'] == 'void' else format(entry['ratio'], '.2f')}"
             for asked, entry in one["protocols"].items()
         )
         return ", ".join(shown)
