@@ -210,17 +210,28 @@ def test_a_point_whose_folder_is_spoilt_fails_alone(sweep, tmp_path):
 
 
 def test_points_of_equal_shapes_share_every_compiled_program(tmp_path):
-    """Four points compile no more than two do: nothing is compiled for a point."""
+    """Other seeds and other rates of learners and imitators compile nothing."""
     counts = []
-    for num in (2, 4):
-        import jax
-
-        jax.clear_caches()
-        axes = f"[sweep.axes]\nseed = {list(range(num))}\n"
+    for first in (10, 20):
+        runs = []
+        for seed in (first, first + 1):
+            rates = [
+                f"learner.{name}=0.{seed}"
+                for name in ("learning_rate", "discount", "target_tau", "epsilon_end")
+            ]
+            changes = (
+                *SMALLER,
+                f"seed={seed}",
+                *rates,
+                f"training.learning_rate=0.0{seed}",
+                f"training.first_seed={seed}",
+            )
+            runs.append(open_stage_run(load_config.load(SMOKE, changes), tmp_path / str(seed), SMOKE.parent))
         with count_compiles() as compiled:
-            run_sweep(request(tmp_path / str(num), axes), Notice())
+            assert simulate_together(runs) == train_together(runs) == {}
         counts.append(len(compiled))
-    assert counts[1] <= counts[0] + 12, counts  # joining and dealing out has shapes of its own
+    assert counts[0] > 0
+    assert counts[1] == 0, counts
 
 
 def test_a_sweep_is_refused_where_it_should_be_and_loses_nothing(sweep, tmp_path):

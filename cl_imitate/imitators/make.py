@@ -1,5 +1,7 @@
 """The imitator that a config asks for, whatever its kind."""
 
+import functools
+
 from cl_imitate import config
 from cl_imitate.imitators.base import Imitator, assemble
 from cl_imitate.imitators.recurrent import Recurrent
@@ -9,8 +11,9 @@ from cl_imitate.imitators.transformer import Transformer
 from cl_imitate.types import Spec
 
 
+@functools.cache  # other functions would be other programs to a compiler, though they do the same
 def make_imitator(imitator: config.Imitator, spec: Spec, *, context_steps: int) -> Imitator:
-    """The imitator of one context length.
+    """The imitator of one context length, the same object each time.
 
     Raises:
       ValueError: sizes or options that do not fit each other; the message names them.
