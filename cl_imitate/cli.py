@@ -15,7 +15,19 @@ _MAX_CPU_DEVICES = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class StageArguments:
+class Saving:
+    """What a stage under way saves."""
+
+    save_every_seconds: float = 300.0
+    """How often a stage under way saves what --resume goes on from (0: only when told to stop)."""
+    save_every_steps: int = 0
+    """The same, counted in steps of what is under way (0: not counted)."""
+    keep_saves: int = 2
+    """How many last saves of what is under way are kept; the next one is tried where one is damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageArguments(Saving):
     """Which configuration, and which folder."""
 
     config: Annotated[pathlib.Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None
@@ -24,10 +36,8 @@ class StageArguments:
     """The run's folder. Default: runs/<config name>."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Override one value, e.g. --set training.num_seeds=5. May be repeated."""
-    save_every_seconds: float = 300.0
-    """How often a stage under way saves what --resume goes on from (0: only when told to stop)."""
-    save_every_steps: int = 0
-    """The same, counted in steps of what is under way (0: not counted)."""
+    parent: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Of a fork, the folder of the run that it was forked from, where that has moved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +86,26 @@ class Report(OneStage):
     """Decide, and draw the figures and the page. Needs no accelerator."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fork(Saving):
+    """A run whose learners start as another run's were at a step, and live on with what --set changes.
+
+    The learners' rates may be changed, and all that comes after learners: imitator, training, evaluation, gate, rules.
+    What was lived before is read from the other run, not copied. Every stage is run.
+    """
+
+    run: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The folder of the run to fork; it needs no more than its simulate stage."""
+    at: Annotated[int, tyro.conf.arg(metavar="STEP")]
+    """The learners' age; their snapshots were kept at evaluation.fork_steps."""
+    run_dir: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The fork's folder. Default: runs/<config name>-fork-<step>."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Change one value, e.g. --set learner.learning_rate=1e-4. May be repeated."""
+    resume: bool = False
+    """Start, or go on from where the fork in this folder was left."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Show:
     """What a run's folder holds, and its verdict."""
@@ -99,7 +129,7 @@ class Envs:
     """The environment families that a config can name."""
 
 
-Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Show | Compare | Envs
+Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Fork | Show | Compare | Envs
 
 
 def main() -> None:
@@ -163,11 +193,11 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _run_stages(command: Run | OneStage) -> None:
+def _run_stages(command: Run | OneStage | Fork) -> None:
     with noticed() as notice:
-        run = _open(command, notice)
+        run, parent = _open(command, notice)
         try:
-            _run_noticed(command, run)
+            _run_noticed(command, run, parent)
         except OSError as error:
             raise ValueError(
                 f"{error.filename or run.path} cannot be written or read ({error.strerror}). Usual cause: a full disk, "
@@ -175,12 +205,15 @@ def _run_stages(command: Run | OneStage) -> None:
             ) from error
 
 
-def _run_noticed(command: Run | OneStage, run) -> None:
+def _run_noticed(command: Run | OneStage | Fork, run, parent) -> None:
     from cl_imitate import show
     from cl_imitate.evaluation import power
     from cl_imitate.stages.corridor import STAGE_FUNCTIONS, run_all
+    from cl_imitate.stages.forking import name_parent
 
     with run.folder.lock():
+        if parent is not None:
+            name_parent(run, parent)
         if isinstance(command, OneStage):
             name = type(command).__name__.lower()
             if command.again:
@@ -202,10 +235,38 @@ def _run_noticed(command: Run | OneStage, run) -> None:
     show.show(run.path)
 
 
-def _open(command: StageArguments, notice: Notice):
-    from cl_imitate import load_config
+def _open(command: StageArguments | Fork, notice: Notice):
+    """The run that a command works on and, where one is named, the run that it was forked from."""
     from cl_imitate.keeper import Schedule
     from cl_imitate.stages.run import check_runnable, open_stage_run
+
+    experiment, origin, parent = _forked(command) if isinstance(command, Fork) else _configured(command)
+    check_runnable(experiment, origin)
+    schedule = Schedule(
+        every_seconds=command.save_every_seconds,
+        every_steps=command.save_every_steps,
+        notice=notice,
+        keep_last=command.keep_saves,
+    )
+    folder = command.run_dir or pathlib.Path("runs", experiment.name)
+    if experiment.fork is not None and parent is None and not (folder / "manifest.json").exists():
+        from cl_imitate.stages.parent import unnamed
+
+        raise ValueError(unnamed(folder, experiment.fork))
+    return open_stage_run(experiment, folder, origin, schedule), parent
+
+
+def _forked(command: Fork):
+    from cl_imitate.stages.forking import fork_of
+
+    experiment, parent = fork_of(command.run, command.at, command.set)
+    return experiment, pathlib.Path(), parent
+
+
+def _configured(command: StageArguments):
+    from cl_imitate import load_config
+    from cl_imitate.stages.forking import check
+    from cl_imitate.stages.parent import find_parent
 
     if command.config is not None:
         path = (
@@ -219,9 +280,12 @@ def _open(command: StageArguments, notice: Notice):
     else:
         raise ValueError("give a config file, or --run-dir with the folder of a run")
     experiment = load_config.load(path, command.set)
-    check_runnable(experiment, origin)
-    schedule = Schedule(
-        every_seconds=command.save_every_seconds, every_steps=command.save_every_steps, notice=notice
-    )
-    folder = command.run_dir or pathlib.Path("runs", experiment.name)
-    return open_stage_run(experiment, folder, origin, schedule)
+    parent = None
+    if command.parent is not None:
+        if experiment.fork is None:
+            raise ValueError(
+                f"--parent {command.parent}: {path} is no fork. Make one: cl-imitate fork RUN --at STEP"
+            )
+        parent = find_parent(command.parent, experiment.fork)
+        check(parent, experiment)
+    return experiment, origin, parent

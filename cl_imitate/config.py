@@ -300,6 +300,53 @@ ControlName = Literal[
 ]
 
 
+EpisodeOrder = Literal["random", "reversed"]
+
+
+@_config
+class PosteriorPlace:
+    """Another family and learner, on which the learner posterior is tried beside the run's own."""
+
+    environment: Environment
+    learner: Learner
+    fork_step: Positive  # learners are recorded for so long
+    now_steps: Positive
+    later_steps: Positive
+    block_steps: Positive
+
+
+@_config
+class Posterior:
+    """The learner posterior: which learners it takes the observed one to be one of. The observed one is always among
+    them: every list of rates holds the learner's own besides what stands here."""
+
+    num_learners: Positive = 16  # held-out learners that are followed, at most all
+    num_recorded: Positive = (
+        16  # recorded learners that tell it, as training tells an imitator, whom it will meet
+    )
+    learning_rates: tuple[PositiveFloat, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
+    discounts: tuple[Rate, ...] = (0.5, 0.9)
+    epsilons: tuple[Rate, ...] = ()  # only where the learner's is constant
+    epsilon_decay_steps: tuple[Positive, ...] = (100, 300, 900)  # only where it is annealed
+    variants: tuple[Literal["target", "double_q", "latest_replay", "no_replay"], ...] = (
+        "target",
+        "double_q",
+        "latest_replay",
+        "no_replay",
+    )
+    """The learner with one part of its algorithm changed: a target network or none, (no) double Q, the last batch in
+    order (or a uniform one), the last transition alone."""
+    frozen_from_steps: tuple[Natural, ...] = (0,)  # learners that stop learning there
+    num_initialisations: Positive = 2  # where hidden causes are not shared: particles of each hypothesis
+    known_epsilon: bool = False  # every hypothesis explores as the learner does
+    likelihood_power: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 1.0  # under 1: tempered
+    resample_below: Rate = (
+        0.0  # particles are resampled where their effective number is under this share; 0: never
+    )
+    at_once: Positive = 1  # particles side by side; at 1 the truth's bits are the learner's
+    also: PosteriorPlace | None = None
+
+
 @_config
 class Controls:
     """Which controls are made beside the protocols, and how large they are."""
@@ -308,6 +355,22 @@ class Controls:
     floor_learners: Positive = 8  # so many held-out learners
     floor_clones: Annotated[int, pydantic.Field(gt=2)] = 32  # and so many continuations of each
     floor_states: Positive = 16  # compared on the last so many observations before each look
+    sham_stages: Positive = 16  # snapshots of each learner that sham histories are mixed from
+    sham_level_steps: Positive = 128  # each snapshot is held for so many steps, to know its return
+    episode_order: EpisodeOrder = "random"  # of `shuffled`
+    test_time_rounds: Positive = 10  # test-time training: the horizon in so many parts, trained between them
+    test_time_updates: Positive = 20  # after each round but the last
+    test_time_learning_rate: Annotated[float, pydantic.Field(ge=0.0)] = (
+        0.0  # 0 = training.final_learning_rate
+    )
+    stall_step: Natural = (
+        0  # where the learner stops updating, a stage or fork; 0 = evaluation.later_fork_step
+    )
+    pace_factors: tuple[PositiveFloat, ...] = (0.25, 1.0, 4.0)  # of learner.learning_rate
+    pace_share: Rate = 0.5  # prompted where this share of the unchanged learner's gain is reached
+    pace_lives: Positive = 4  # learners live so many times the recorded span, or until then
+    pace_steps: Natural = 0  # gains are compared over so many steps after; 0 = the context
+    posterior: Posterior = dataclasses.field(default_factory=Posterior)
 
 
 @_config
@@ -334,8 +397,18 @@ class Rules:
     later_min_now_ratio: Rate = 0.7  # LATER is void below
     min_learner_gain: Rate = 0.2  # PROCESS and LATER are void where the learner itself gains less
     elsewhere_min_learner_gain: Rate = 0.8  # a rung counts only where the learner itself reaches this
+    converged_share: Rate = 0.05  # training: a fall over the last quarter under this share of what is left
     departure_margin: Rate = 0.1
     departure_blocks: Positive = 3
+
+
+@_config
+class Fork:
+    """Whose learners a run goes on with, if they were not born in it; `cl-imitate fork` writes it."""
+
+    parent_fingerprint: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
+    step: Positive  # the learners' age; up to there their histories are the parent's
+    rates_since: Natural = 0  # the age since which their rates are those of `learner`; 0 = birth
 
 
 @_config
@@ -354,6 +427,7 @@ class Experiment:
     controls: Controls = dataclasses.field(default_factory=Controls)
     gate: Gate = dataclasses.field(default_factory=Gate)
     rules: Rules = dataclasses.field(default_factory=Rules)
+    fork: Fork | None = None
     rules_sha256: str | None = None  # as registered before the run: rules with another hash are an error
 
     @property

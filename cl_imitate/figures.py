@@ -21,7 +21,7 @@ from cl_imitate.config import Evaluation, Rules
 from cl_imitate.evaluation import metrics
 from cl_imitate.evaluation.results import ARMS, Cell
 
-STYLES: dict[str, tuple[str, str]] = {
+STYLES: dict[str, tuple[str, Any]] = {
     "learner": ("#0072B2", "-"),
     "learner_held": ("#56B4E9", "-"),
     "learner_transplanted": ("#009E73", "-"),
@@ -30,6 +30,7 @@ STYLES: dict[str, tuple[str, str]] = {
     "imitator_wiped": ("#CC79A7", "-"),
     "imitator_masked": ("#CC79A7", ":"),
     "imitator_prompted": ("#B8860B", "-."),
+    "window": ("#8A6D00", (0, (1, 1))),
     "random": ("#777777", ":"),
 }
 _OTHER_CONTEXTS = ("#882255", "#E69F00", "#009E73")
@@ -414,7 +415,7 @@ def _line(axis: Axes, cell: Cell, arm: str, rules: Rules, **changes) -> float:
     axis.plot(
         ages[shown],
         middle[shown],
-        line,
+        linestyle=line,
         color=color,
         linewidth=1.8,
         label=label,

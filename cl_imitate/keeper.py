@@ -1,8 +1,9 @@
 """What a stage keeps while it runs, so that a process that ends anywhere can be followed by one that goes on.
 
-A stage has parts, each with a name. Of a part under way the last two *saves* are kept: its whole state at one of its
-steps. Of a finished part its *result* is. A save or a result counts once its seal is there, a JSON file with the
-SHA-256 of every file of it, written last and put in place whole; what has no seal, or differs from it, is passed over.
+A stage has parts, each with a name. Of a part under way the last *saves* are kept (two, unless told otherwise): its
+whole state at one of its steps. Of a finished part its *result* is. A save or a result counts once its seal is there, a
+JSON file with the SHA-256 of every file of it, written last and put in place whole; what has no seal, or differs from
+it, is passed over.
 """
 
 import dataclasses
@@ -16,23 +17,33 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from cl_imitate import checkpoint
+from cl_imitate import checkpoint, circumstances
+from cl_imitate.attempt import Attempt
 from cl_imitate.checksum import sha256
 from cl_imitate.interruption import InterruptedRunError, Notice
-
-KEEP_LAST = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """When to save; 0: never for that reason."""
+    """When to save (0: never for that reason), and how many saves of a part are kept.
+
+    Raises:
+      ValueError: none would be kept.
+    """
 
     every_seconds: float = 300.0
     every_steps: int = 0  # of the part: env steps, updates or imitator steps
     notice: Notice = dataclasses.field(default_factory=Notice)  # a signal: save, then end
+    keep_last: int = 2  # with 1, a save that is damaged leaves nothing to go on from
+
+    def __post_init__(self) -> None:
+        if self.keep_last < 1:
+            raise ValueError(
+                f"--keep-saves = {self.keep_last}: at least 1 must be kept (2, where one could be damaged). To save "
+                "only when told to stop, use --save-every-seconds 0."
+            )
 
 
 class Save(NamedTuple):
@@ -44,10 +55,11 @@ class Save(NamedTuple):
 
 
 class Keeper:
-    """The saves and results of one stage, in a folder of its own."""
+    """The saves and results of one stage, in a folder of its own; `attempt` is told of what they cost."""
 
-    def __init__(self, folder: pathlib.Path, schedule: Schedule):
+    def __init__(self, folder: pathlib.Path, schedule: Schedule, attempt: Attempt | None = None):
         self._folder, self._schedule = folder, schedule
+        self.attempt = attempt or Attempt(folder.name)
         self._last_time, self._last_step = time.monotonic(), {}
         self._sealing: Future | None = None
         self._beside = ThreadPoolExecutor(1, "save")
@@ -81,14 +93,17 @@ class Keeper:
           InterruptedRunError: there was a notice to stop. The save is then complete.
           ValueError: an earlier save could not be written.
         """
-        self.wait()
-        path = self._folder / part / f"step_{step}"
-        written = self._guard(path, self._begin, path, tree)
-        self._last_time, self._last_step[part] = time.monotonic(), step
-        circumstances = {"device": _device(), "jax": jax.__version__}
-        self._sealing = self._beside.submit(self._seal, path, written, {**circumstances, "facts": facts})
-        if self._schedule.notice:
+        stops = False
+        with self.attempt.saving(saves=1):
             self.wait()
+            path = self._folder / part / f"step_{step}"
+            written = self._guard(path, self._begin, path, tree)
+            self._last_time, self._last_step[part] = time.monotonic(), step
+            told = {"circumstances": circumstances.of_this_process(), "facts": facts}
+            self._sealing = self._beside.submit(self._seal, path, written, told)
+            if stops := bool(self._schedule.notice):
+                self.wait()
+        if stops:
             assert self._schedule.notice.number is not None
             raise InterruptedRunError(self._schedule.notice.number)
 
@@ -102,17 +117,24 @@ class Keeper:
                 self._remove(path)  # or it would count as the newest, and a whole one would make room for it
                 continue
             told = _told(seal)
-            if (told["device"], told["jax"]) != (_device(), jax.__version__):
-                print(
-                    f"warning: {path} was saved on {told['device']} with jax {told['jax']}; on {_device()} with jax "
-                    f"{jax.__version__} the rest may differ in its last bits",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            self._goes_on(path, part, _step(seal), told)
             facts = told["facts"]
             self._last_step[part] = _step(seal)
             return Save(_step(seal), facts, checkpoint.load(path, like(facts)))
         return None
+
+    def _goes_on(self, path: pathlib.Path, part: str, step: int | None, told: dict[str, Any]) -> None:
+        was, now = told.get("circumstances", {}), circumstances.of_this_process()
+        if self.attempt.goes_on(part=part, step=step, was=was):
+            differs = [
+                f"{name} {was.get(name)}, now {now[name]}" for name in now if was.get(name) != now[name]
+            ]
+            print(
+                f"warning: {path} was saved with {'; '.join(differs)}: what follows may differ in its last bits (the "
+                'manifest says so, under "continued")',
+                file=sys.stderr,
+                flush=True,
+            )
 
     def wait(self) -> None:
         """Until what is being written is written. Raises ValueError where it could not be."""
@@ -124,7 +146,7 @@ class Keeper:
         written()
         _write_seal(path, told)
         seals = sorted(path.parent.glob("step_*.json"), key=_step, reverse=True)
-        for old in seals[KEEP_LAST:]:
+        for old in seals[self._schedule.keep_last :]:
             self._remove(old.with_suffix(""))
 
     @staticmethod
@@ -143,10 +165,11 @@ class Keeper:
 
     def finish(self, part: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """A part is done: its result is kept, its saves are not."""
-        self.wait()
-        folder = self._folder / part
-        path = folder / "result"
-        self._guard(path, self._write_result, path, arrays, facts)
+        with self.attempt.saving(saves=0):
+            self.wait()
+            folder = self._folder / part
+            path = folder / "result"
+            self._guard(path, self._write_result, path, arrays, facts)
         for save in folder.glob("step_*"):
             if save.is_dir():
                 self._remove(save)
@@ -155,7 +178,7 @@ class Keeper:
     def _write_result(path: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         path.mkdir(parents=True, exist_ok=True)
         np.savez(path / "arrays.npz", **arrays)  # pyright: ignore[reportArgumentType]
-        _write_seal(path, {"facts": facts})
+        _write_seal(path, {"circumstances": circumstances.of_this_process(), "facts": facts})
 
     def finished(self, part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """The arrays and facts of a part that is done, or None."""
@@ -166,8 +189,10 @@ class Keeper:
         if problem := _damage(path, seal):
             print(f"warning: {problem}; this part is done again", file=sys.stderr, flush=True)
             return None
+        told = _told(seal)
+        self._goes_on(path, part, None, told)
         with np.load(path / "arrays.npz") as data:
-            return dict(data), _told(seal)["facts"]
+            return dict(data), told["facts"]
 
     @staticmethod
     def _guard(path: pathlib.Path, function: Callable, *args) -> Any:
@@ -194,11 +219,6 @@ class DueSteps:
 
 def _step(seal: pathlib.Path) -> int:
     return int(seal.stem.removeprefix("step_"))
-
-
-def _device() -> str:
-    devices = jax.local_devices()
-    return f"{len(devices)} x {devices[0].platform} {devices[0].device_kind}"
 
 
 def _write_seal(path: pathlib.Path, told: dict[str, Any]) -> None:

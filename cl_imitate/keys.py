@@ -32,6 +32,8 @@ class Stream(enum.IntEnum):
     FRESH = 16
     BOOTSTRAP = 17
     ENV_INIT = 18
+    SHAM = 40
+    TEST_TIME = 41
 
 
 def root(seed: int) -> jax.Array:

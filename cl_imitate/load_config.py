@@ -8,6 +8,7 @@ import pathlib
 import tomllib
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import pydantic
@@ -42,7 +43,7 @@ def load(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> config.Experime
     """
     values = _read(path)
     for override in overrides:
-        _apply(values, override)
+        override_value(values, override)
     return build(values, origin=str(path))
 
 
@@ -63,8 +64,11 @@ def dump(experiment: config.Experiment) -> str:
 
 
 def fingerprint(experiment: config.Experiment) -> str:
-    """SHA-256 of the canonical form: every field, sorted, defaults included."""
-    text = json.dumps(dataclasses.asdict(experiment), sort_keys=True, separators=(",", ":"))
+    """SHA-256 of the canonical form: every field, sorted, defaults included (and `fork` where there is one)."""
+    values = dataclasses.asdict(experiment)
+    if experiment.fork is None:
+        del values["fork"]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -121,7 +125,8 @@ def _merge(base: dict, changes: dict) -> dict:
     return merged
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def override_value(values: dict[str, Any], override: str) -> None:
+    """Put what one --set says, "dotted.key=value", into plain values."""
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ValueError(f"--set {override!r}: write it as key=value, for example --set training.num_seeds=5")
@@ -345,8 +350,45 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
             f"training.keep_every_episodes = {training.keep_every_episodes} and evaluation.months: in a thinned "
             "history an age is not an age lived. Set the one to 1 or leave out the other",
         )
+    if experiment.fork is not None:
+        _check_fork(experiment, experiment.fork, need)
     need(len(hidden) > 0, "learner.hidden is empty; give at least one layer, for example [32]")
     need(capacity > batch, f"learner.replay_capacity = {capacity} is not above learner.batch_size = {batch}")
+
+
+def _check_fork(experiment: config.Experiment, fork: config.Fork, need: Callable[[bool, str], None]) -> None:
+    """A learner that starts before its rates were changed would live with them too early: no recorded one did."""
+    evaluation = experiment.evaluation
+    need(
+        experiment.recorded_steps >= fork.step,
+        f"evaluation.fork_steps = {list(evaluation.fork_steps)} all end before the step that this fork starts at, "
+        f"{fork.step}. The last one must not",
+    )
+    need(
+        experiment.training.feed == "store",
+        'training.feed = "stream" makes learners from birth, and a fork\'s are read from its parent. Use "store"',
+    )
+    need(
+        fork.rates_since <= fork.step,
+        f"fork.rates_since = {fork.rates_since} is after fork.step = {fork.step}",
+    )
+    starts = {
+        "evaluation.stage_steps": evaluation.stage_steps,
+        "evaluation.fork_steps": evaluation.fork_steps,
+        "evaluation.months (start_step + later_steps)": [
+            month.start_step + month.later_steps for month in evaluation.months
+        ],
+        "evaluation.rungs (newborn learners)": (0,) if evaluation.rungs else (),
+    }
+    for name, steps in starts.items():
+        if early := [step for step in steps if step < fork.rates_since]:
+            need(
+                False,
+                f"{name} starts a learner at step {early[0]}, but learners have had the rates of this fork since step "
+                f"{fork.rates_since} only, and none is recorded that lived with them before. Leave out what starts "
+                'earlier (stage_steps, months, rungs), and give gate.experiment its own config ("gate.toml"), or leave '
+                "the learners' rates as they were",
+            )
 
 
 def _environments(experiment: config.Experiment) -> list[tuple[str, config.Environment]]:

@@ -29,6 +29,9 @@ GLOSSARY = {
     "gain": "A return less the random policy's, as a share of the reference less the random policy's.",
     "wiped": "The imitator with its context cleared at every episode: it can learn nothing from one to the next.",
     "ceiling": "What perfect knowledge of the task would return at the learner's epsilon.",
+    "perfect use of the window": "What the best policy would return that knows the family and remembers only as "
+    "many last steps as the imitator, at the learner's epsilon. A break at this line says that the window does not "
+    "hold what there is to know; a break below it says something about learning.",
     "rung": "A step of the novelty ladder: how far the new task is from those of training.",
     "time constant": "The steps an arm takes to half of its own gain. Pace: the imitator's over the learner's.",
     "departure": "The first of three consecutive blocks in which imitator and learner surely differ by over a tenth of "
@@ -68,7 +71,7 @@ def write(
         sections=sections,
         facts=list(_facts(manifest)),
         configuration=toml_like(dataclasses.asdict(experiment)),
-        command=manifest.get("command") or f"cl-imitate run {run_dir / 'config.toml'}",
+        command=manifest.get("command") or _command(run_dir, manifest),
         glossary=GLOSSARY,
         run_dir=run_dir,
     )
@@ -210,11 +213,19 @@ def _per_learner(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, Cel
     return found
 
 
+def _command(run_dir: pathlib.Path, manifest: Mapping[str, Any]) -> str:
+    parent = f" --parent {manifest['parent']['path']}" if "parent" in manifest else ""
+    return f"cl-imitate run {run_dir / 'config.toml'}{parent}"
+
+
 def _facts(manifest: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A manifest's entries as names and values, nested ones joined by dots."""
+    """A manifest's entries as names and values, nested ones joined by dots, those of a list counted from 1."""
     for key, value in manifest.items():
         if isinstance(value, Mapping):
             yield from _facts(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for number, one in enumerate(value, start=1):
+                yield from _facts(one, f"{prefix}{key}.{number}.")
         else:
             yield (
                 f"{prefix}{key}",

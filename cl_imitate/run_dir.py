@@ -1,11 +1,13 @@
 """A run's folder: the resolved config, the manifest, the stages done, and the metrics along the way."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import platform
 import shutil
-import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,19 +15,28 @@ from importlib import metadata
 from typing import Any
 
 import filelock
-import jax
 
-import cl_imitate
-from cl_imitate import compiling
+from cl_imitate import circumstances
+from cl_imitate.attempt import Attempt
 
 STAGES = ("simulate", "gate", "train", "evaluate", "control", "report")
 _ARTIFACTS = {
     "simulate": ("histories", "checkpoints/learners", "resume/simulate"),
     "gate": (),  # a run folder of its own, which goes on where it stopped
-    "train": ("checkpoints/imitators", "losses.json", "resume/train"),
+    "train": ("checkpoints/imitators", "checkpoints/best_imitators", "losses.json", "resume/train"),
     "evaluate": ("evaluation", "resume/evaluate"),
     "control": ("controls", "resume/control"),
     "report": ("report", "verdict.json"),
+}
+PARTS = {
+    "histories": "histories",
+    "learners' snapshots": "checkpoints/learners",
+    "imitators": "checkpoints/imitators",
+    "imitators of lowest held-out loss": "checkpoints/best_imitators",
+    "evaluation": "evaluation",
+    "saves to go on from": "resume",
+    "gate (a run of its own)": "gate",
+    "report": "report",
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "tensorstore", "numpy")
 
@@ -61,6 +72,8 @@ class RunDir:
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
+            _drop_attempts(manifest, name)
+            _drop_continued(manifest, name)
             shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         _write_json(self.path / "manifest.json", manifest)
 
@@ -87,30 +100,50 @@ class RunDir:
         """Where a stage under way keeps what it can go on from; gone when it is done."""
         return self.path / "resume" / stage
 
+    def attempt(self, stage: str) -> Attempt:
+        """This process's attempt at a stage, which keeps what is known of it in the manifest."""
+        return Attempt(stage, self._put_attempt)
+
+    def _put_attempt(self, attempt: Attempt) -> None:
+        manifest = self.manifest
+        known = manifest.setdefault("attempts", {}).setdefault(attempt.stage, [])
+        known[:] = [one for one in known if one["began"] != attempt.began] + [attempt.record]
+        if attempt.continued is not None:
+            told = manifest.setdefault("continued", [])
+            is_this = {"stage": attempt.stage, "at": attempt.began}.items()
+            told[:] = [one for one in told if not is_this <= one.items()] + [attempt.continued]
+        _write_json(self.path / "manifest.json", manifest)
+
     @contextmanager
-    def stage(self, name: str, *, goes_on: bool = False) -> Iterator[dict[str, Any]]:
+    def stage(
+        self, name: str, *, goes_on: bool = False, attempt: Attempt | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Do a stage: what an unfinished attempt left is removed unless it `goes_on`, and success is marked.
 
-        Yields a dict: what is put there is kept in the manifest beside the seconds.
+        Yields a dict: what is put there is kept in the manifest beside the seconds, which are those of all attempts (of
+        one that was killed, up to its last save).
         """
-        for artifact in () if goes_on else _ARTIFACTS[name]:
-            path = self.path / artifact
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        attempt = attempt or self.attempt(name)
+        if not goes_on:
+            for artifact in _ARTIFACTS[name]:
+                _remove(self.path / artifact)
+            manifest = self.manifest
+            _drop_continued(manifest, name)
+            _write_json(self.path / "manifest.json", manifest)
         facts: dict[str, Any] = {}
-        start, compiled = time.perf_counter(), compiling.seconds()
-        yield facts
+        attempt.put()
+        try:
+            yield facts
+        finally:
+            attempt.put()
         manifest = self.manifest
-        manifest["stages"][name] = {
-            "seconds": round(time.perf_counter() - start, 2),
-            "compile_seconds": round(compiling.seconds() - compiled, 2),
-            "git_revision": _git_revision(),
-            **facts,
-        }
+        spent = _sum(manifest["attempts"][name])
+        _drop_attempts(manifest, name)
+        manifest["stages"][name] = {**spent, "git_revision": circumstances.git_revision(), **facts}
         _write_json(self.path / "manifest.json", manifest)
+        freed = num_bytes(self.keeper_path(name))
         shutil.rmtree(self.keeper_path(name), ignore_errors=True)
+        print(_told(name, manifest["stages"][name], freed, num_bytes(self.path)), file=sys.stderr, flush=True)
 
     def note(self, **facts: Any) -> None:
         """Facts about the whole run, kept in the manifest."""
@@ -170,26 +203,92 @@ def _is_barely_begun(path: pathlib.Path, config_text: str) -> bool:
 
 
 def _circumstances() -> dict[str, Any]:
-    device = jax.local_devices()[0]
+    here = circumstances.of_this_process()
     return {
-        "cl_imitate": cl_imitate.__version__,
-        "git_revision": _git_revision(),
+        **{name: here[name] for name in ("cl_imitate", "git_revision", "device", "num_devices")},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": f"{device.platform} {device.device_kind}",
-        "num_devices": jax.local_device_count(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
 
 
-def _git_revision() -> str | None:
-    folder = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+def num_bytes(path: pathlib.Path) -> int:
+    """What the files at or under a path hold; 0 if there is nothing."""
+    if path.is_file():
+        return path.stat().st_size
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a run under way removes what it no longer needs
+                total += os.stat(os.path.join(folder, name)).st_size
+    return total
+
+
+def disk_use(path: pathlib.Path) -> dict[str, int]:
+    """Bytes of each part of a run's folder, of what else is there, and of all of it."""
+    parts = {name: num_bytes(path / part) for name, part in PARTS.items()}
+    whole = num_bytes(path)
+    return {**parts, "everything else": whole - sum(parts.values()), "in all": whole}
+
+
+def megabytes(count: int) -> str:
+    """1234567 -> 1.2 MB."""
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _sum(attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all attempts at a stage took, as the manifest tells it."""
+    seconds, compiling, saving = (
+        sum(one[name] for one in attempts) for name in ("seconds", "compile_seconds", "saving_seconds")
+    )
+    first_steps = [round(one["first_step_seconds"], 2) for one in attempts if one["first_step_seconds"]]
+    return {
+        "seconds": round(seconds, 2),
+        "compile_seconds": round(compiling, 2),
+        "attempts": len(attempts),
+        "saving": {
+            "saves": sum(one["saves"] for one in attempts),
+            "seconds": round(saving, 3),
+            "share": round(saving / max(seconds, 1e-9), 5),
+        },
+        **({"first_step_seconds": first_steps} if first_steps else {}),
+    }
+
+
+def _told(name: str, stage: dict[str, Any], freed: int, used: int) -> str:
+    """A stage that is done, in one line."""
+    saving = stage["saving"]
+    words = [f"{name} done: {stage['seconds']:.1f} s"]
+    if stage["attempts"] > 1:
+        words[0] += f" in {stage['attempts']} attempts"
+    if saving["saves"]:
+        words.append(
+            f"{saving['seconds']:.2f} s of it ({100 * saving['share']:.1f}%) waiting for {saving['saves']} saves"
+        )
+    if freed:
+        words.append(f"{megabytes(freed)} of saves removed")
+    return ", ".join([*words, f"the folder takes {megabytes(used)}"])
+
+
+def _drop_attempts(manifest: dict[str, Any], stage: str) -> None:
+    attempts = manifest.get("attempts", {})
+    attempts.pop(stage, None)
+    if not attempts:
+        manifest.pop("attempts", None)
+
+
+def _drop_continued(manifest: dict[str, Any], stage: str) -> None:
+    manifest["continued"] = [one for one in manifest.get("continued", []) if one["stage"] != stage]
+    if not manifest["continued"]:
+        del manifest["continued"]
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

@@ -2,23 +2,26 @@
 
 import json
 import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import rich.box
 import rich.console
 import rich.table
 
 from cl_imitate.evaluation import verdict
-from cl_imitate.run_dir import STAGES
+from cl_imitate.run_dir import STAGES, disk_use, megabytes
 
 
 def show(path: pathlib.Path) -> None:
-    """Print the stages done and, if there is one, the verdict.
+    """Print the stages done, what became of the run on its way, what the folder takes and, if any, the verdict.
 
     Raises:
       ValueError: `path` is not a run's folder.
     """
     try:
-        done = json.loads((path / "manifest.json").read_text())["stages"]
+        manifest = json.loads((path / "manifest.json").read_text())
+        done = manifest["stages"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a run's folder: manifest.json cannot be read ({error}).") from error
     console = rich.console.Console()
@@ -27,6 +30,9 @@ def show(path: pathlib.Path) -> None:
     if compiling:
         parts.append(f"compiling took {compiling:.0f} s of that")
     console.print(f"[bold]{path}[/]  {', '.join(parts) or 'no stage has finished'}", highlight=False)
+    for line in _story(manifest):
+        console.print(line, highlight=False, markup=False)
+    console.print(_disk_use(path), highlight=False)
     if not (path / "verdict.json").exists():
         return
     try:
@@ -46,3 +52,48 @@ def show(path: pathlib.Path) -> None:
     words = {True: "passed", False: "FAILED", None: "not run"}
     console.print(f"gate: {words[decided['gate']['passed']]}", highlight=False)
     console.print(f"report: {(path / 'report' / 'index.html').resolve()}", highlight=False, soft_wrap=True)
+
+
+def _story(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What became of the run on its way, a line each."""
+    if "parent" in manifest:
+        yield f"a fork: its learners come from {manifest['parent']['path']}"
+    for name, stage in manifest["stages"].items():
+        if stage.get("attempts", 1) > 1:
+            first = ", ".join(f"{seconds:.1f} s" for seconds in stage.get("first_step_seconds", []))
+            yield f"{name}: {stage['attempts']} attempts" + (f"; first steps after {first}" if first else "")
+        saving = stage.get("saving", {"saves": 0})
+        if saving["saves"]:
+            yield (
+                f"{name}: {saving['saves']} saves, waited for {saving['seconds']:.2f} s ({100 * saving['share']:.1f}%)"
+            )
+    for one in manifest.get("continued", []):
+        where = f"from step {one['step']}" if one["step"] is not None else "after it"
+        was, now = one["was"], one["is"]
+        differs = [f"{key} {was.get(key)} -> {now[key]}" for key in now if was.get(key) != now[key]]
+        yield (
+            f"{one['at']}: {one['stage']} went on, {one['part']} {where}"
+            + (
+                f"; last bits may differ: {', '.join(differs)}"
+                if one["bits_may_differ"]
+                else ", the same bits"
+            )
+        )
+    best = manifest["stages"].get("train", {}).get("best_imitators", {})
+    if best:
+        chosen = manifest["stages"]["train"]["chosen_by"]
+        yield (
+            f'imitators are chosen by checkpoint_rule = "{chosen}"; those of the lowest loss on '
+            f"{next(iter(best.values()))['on']} lie in checkpoints/best_imitators"
+        )
+
+
+def _disk_use(path: pathlib.Path) -> rich.table.Table:
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("in the folder")
+    table.add_column("bytes", justify="right")
+    table.add_column("", justify="right")
+    for name, count in disk_use(path).items():
+        if count:
+            table.add_row(name, f"{count:,}", megabytes(count))
+    return table

@@ -54,12 +54,31 @@ class Ensemble:
 
 
 @struct.dataclass(kw_only=True)
+class Script:
+    """What is done in the learners' place, from some step of their lives on: they learn from another's actions."""
+
+    action: jax.Array  # uint8 [N, T]
+    first_step: jax.Array  # int32 [N], equal: the age at which column 0 is done
+
+
+@struct.dataclass(kw_only=True)
 class Streams:
     """Each learner's named random streams, keys [N]; step t folds in t."""
 
     act: jax.Array
     env: jax.Array
     replay: jax.Array
+    script: Script | None = None
+
+
+@struct.dataclass(kw_only=True)
+class Followed:
+    """What is recorded instead of a history where there is a script."""
+
+    history: History  # what was done, and what came of it; never `explored`
+    policy: (
+        jax.Array
+    )  # float32 [N, T, A]: what the learner would have drawn from, before learning from that step
 
 
 SPECS = Ensemble(
@@ -103,25 +122,35 @@ def env_step(
     learner: config.Learner,
     mode: Mode,
 ) -> tuple[Ensemble, History]:
-    """One step of every learner; the record has no time axis."""
+    """One step of every learner; the record (`Followed` where there is a script) has no time axis."""
     step = ensemble.clock.step
     learning_step = jnp.maximum(step - learner.learning_starts_steps, 0)
 
-    def one(act_key, env_key, state, rates, params, env_state, obs):
-        act_key = keys.at_step(act_key, step)
-        if mode == "warm_up":
+    def one(act_key, env_key, state, rates, params, env_state, obs, script):
+        act_key, policy = keys.at_step(act_key, step), None
+        if script is not None:
+            policy = dqn.policy(state, rates, obs, learning_step)
+            action, explored = script.action[step - script.first_step].astype(jnp.int32), jnp.bool_(False)
+        elif mode == "warm_up":
             action, explored = jax.random.randint(act_key, (), 0, env.spec.num_actions), jnp.bool_(True)
         else:
             action, explored = dqn.act(act_key, state, rates, obs, learning_step)
         env_state, timestep = env.step(
             keys.at_step(env_key, ensemble.clock.env_step), params, env_state, action
         )
-        return env_state, timestep, action, explored
+        return env_state, timestep, action, explored, policy
 
-    env_state, timestep, action, explored = jax.vmap(one)(
-        streams.act, streams.env, ensemble.learner, rates, env_params, ensemble.env_state, ensemble.obs
+    env_state, timestep, action, explored, policy = jax.vmap(one)(
+        streams.act,
+        streams.env,
+        ensemble.learner,
+        rates,
+        env_params,
+        ensemble.env_state,
+        ensemble.obs,
+        streams.script,
     )
-    record = History(
+    record: Any = History(
         obs=ensemble.obs,
         action=action.astype(jnp.uint8),
         reward=timestep.reward.astype(env.spec.reward_dtype),
@@ -129,6 +158,8 @@ def env_step(
         truncated=timestep.truncated,
         explored=explored,
     )
+    if policy is not None:
+        record = Followed(history=record, policy=policy)
     state, clock = (
         ensemble.learner,
         ensemble.clock.replace(step=step + 1, env_step=ensemble.clock.env_step + 1),
@@ -275,7 +306,7 @@ def advance(
     The next chunk is dispatched before a history is yielded, so the device computes it while the host writes.
     Dispatching consumes (donates) the ensemble; so it is yielded only at the last step and at `keep_steps`
     (ages, asked for when a chunk that ends there was dispatched; there the device waits for the caller to come back),
-    else None. The ensemble passed in is consumed.
+    else None. The ensemble passed in is consumed. With a script in `streams`, `Followed` takes the history's place.
 
     `chunk_steps` must divide `num_steps` and the rest of the warm-up. Each device (default: all local ones) computes
     blocks of exactly `block_size` learners, one after the other (`Blocks`).

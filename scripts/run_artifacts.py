@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-TIMES = {"seconds", "compile_seconds", "started", "time"}
+TIMES = {"seconds", "compile_seconds", "started", "time", "attempts", "saving", "first_step_seconds"}
 
 
 def without_times(value: Any) -> Any:

@@ -92,6 +92,7 @@ def process(
         "imitator_argmax": curve - 0.5,
         "imitator_wiped": np.full(4, RANDOM),
         "imitator_masked": np.full(4, RANDOM + 0.5),
+        "window": rising(start, CEILING, half_blocks=1.0, blocks=blocks),
         "learner_held": start,
     }
     return cell("process", levels, **{"start_step": 0, **labels})

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 from cl_imitate import keeper as keeper_lib
 from cl_imitate.interruption import InterruptedRunError, Notice, noticed
-from cl_imitate.keeper import KEEP_LAST, Keeper, Schedule
+from cl_imitate.keeper import Keeper, Schedule
 from tests.ensembles import assert_same
 
 NEVER = Schedule(every_seconds=0.0)
@@ -53,7 +54,7 @@ def assert_is(save, step):
 def test_the_newest_save_comes_back_bit_for_bit_and_two_are_kept(tmp_path):
     kept(tmp_path, 1, 2, 3)
     assert_is(Keeper(tmp_path, NEVER).load("life", like), 3)
-    assert len(list((tmp_path / "life").glob("step_*.json"))) == KEEP_LAST == 2
+    assert len(list((tmp_path / "life").glob("step_*.json"))) == Schedule().keep_last == 2
     assert not (tmp_path / "life" / "step_1").exists()
     assert Keeper(tmp_path, NEVER).load("another", like) is None
 
@@ -208,10 +209,86 @@ def test_a_save_that_cannot_be_written_stops_with_the_folder_and_the_fix(tmp_pat
     assert_is(Keeper(tmp_path, NEVER).load("life", like), 1)
 
 
-def test_another_device_or_version_is_said(tmp_path, capsys):
-    kept(tmp_path, 1)
-    seal = tmp_path / "life" / "step_1.json"
-    content = {**json.loads(seal.read_text())["content"], "jax": "0.0.1"}
+def again_elsewhere(path, **changes):
+    """As if the save at `path` had been made in other circumstances."""
+    seal = path.with_suffix(".json")
+    content = json.loads(seal.read_text())["content"]
+    content["circumstances"] |= changes
     seal.write_text(json.dumps({"content": content, "sha256": keeper_lib._sha256_of(content)}))
-    assert_is(Keeper(tmp_path, NEVER).load("life", like), 1)
-    assert "last bits" in capsys.readouterr().err
+
+
+def test_another_device_or_version_is_said_once_and_kept(tmp_path, capsys):
+    kept(tmp_path, 1)
+    again_elsewhere(tmp_path / "life" / "step_1", jax="0.0.1", num_devices=64)
+    keeper = Keeper(tmp_path, NEVER)
+    assert_is(keeper.load("life", like), 1)
+    told = capsys.readouterr().err
+    assert "last bits" in told
+    assert "jax 0.0.1, now" in told
+    assert "num_devices 64, now 2" in told
+    continued = keeper.attempt.continued
+    assert (continued["part"], continued["step"], continued["bits_may_differ"]) == ("life", 1, True)
+    assert continued["was"]["num_devices"] == 64
+    assert continued["is"]["num_devices"] == 2
+    keeper.finish("life", {}, {})
+    assert keeper.finished("life")
+    assert capsys.readouterr().err == ""
+    assert keeper.attempt.continued["was"]["num_devices"] == 64  # what differed once is not forgotten
+
+
+def test_going_on_in_the_same_circumstances_is_kept_too(tmp_path, capsys):
+    kept(tmp_path, 1, 2)
+    keeper = Keeper(tmp_path, NEVER)
+    assert keeper.attempt.continued is None
+    keeper.load("life", like)
+    assert keeper.attempt.continued["step"] == 2
+    assert keeper.attempt.continued["bits_may_differ"] is False
+    assert keeper.attempt.continued["was"] == keeper.attempt.continued["is"]
+    assert capsys.readouterr().err == ""
+
+
+def test_as_many_saves_are_kept_as_are_asked_for(tmp_path):
+    for keep_last in (1, 3):
+        keeper = Keeper(tmp_path / str(keep_last), Schedule(every_seconds=0.0, keep_last=keep_last))
+        for step in (1, 2, 3, 4):
+            keeper.save("life", step, tree(step), {"step": step})
+        keeper.wait()
+        found = sorted(path.stem for path in (tmp_path / str(keep_last) / "life").glob("*.json"))
+        assert found == [f"step_{step}" for step in range(5 - keep_last, 5)]
+    with pytest.raises(ValueError, match=r"--keep-saves = 0: at least 1"):
+        Schedule(keep_last=0)
+
+
+def test_what_saving_took_is_counted_without_what_goes_on_beside_it(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path, NEVER)
+    real = keeper_lib.checkpoint.save_async
+
+    def slow(path, tree):
+        wait = real(path, tree)
+        time.sleep(0.2)  # what the caller waits for
+        return lambda: (time.sleep(0.6), wait())  # what it does not
+
+    monkeypatch.setattr(keeper_lib.checkpoint, "save_async", slow)
+    keeper.save("life", 1, tree(1), {"step": 1})
+    time.sleep(0.1)
+    record = keeper.attempt.record
+    assert record["saves"] == 1
+    assert 0.2 <= record["saving_seconds"] < 0.6 < 0.2 + 0.6
+    keeper.save("life", 2, tree(2), {"step": 2})  # has to wait for what is left of the first
+    assert keeper.attempt.record["saving_seconds"] > 0.8
+    assert keeper.attempt.record["saves"] == 2
+    keeper.wait()
+
+
+def test_the_time_to_the_first_steps_is_told_once_and_only_where_something_went_on(tmp_path, capsys):
+    new = kept(tmp_path, 1)
+    new.attempt.stepped()
+    assert new.attempt.first_step_seconds is None
+    assert capsys.readouterr().err == ""
+    keeper = Keeper(tmp_path, NEVER)
+    keeper.load("life", like)
+    keeper.attempt.stepped()
+    assert keeper.attempt.first_step_seconds > 0
+    assert "first steps were done" in capsys.readouterr().err
+    keeper.attempt.stepped()
+    assert capsys.readouterr().err == ""

@@ -11,10 +11,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
-0: types keys config statistics products convolution compiling interruption checksum
+0: types keys config statistics products convolution compiling interruption checksum circumstances
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
-1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding blocks
-2: envs/* learners/* imitators/* figures comparison_figure report keeper
+1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir attempt progress sharding
+1: blocks
+2: envs/* learners/* imitators/* figures report keeper comparison_figure
 3: envs/tasks simulate train cost imitators/learner_posterior
 4: evaluation/protocols evaluation/answers evaluation/wording sweep populations
 5: evaluation/* block_size

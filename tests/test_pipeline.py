@@ -12,9 +12,11 @@ import pytest
 
 from cl_imitate import checkpoint, load_config, populations
 from cl_imitate.evaluation import protocols, results
+from cl_imitate.evaluation.imitator_arms import frozen_name
 from cl_imitate.histories import store
 from cl_imitate.imitators.make import make_imitator
-from cl_imitate.stages.artifacts import imitator_keys
+from cl_imitate.run_dir import disk_use
+from cl_imitate.stages.artifacts import digests, imitator_keys, load_frozen
 from cl_imitate.stages.corridor import STAGE_FUNCTIONS, gate_stage, run_all
 from cl_imitate.stages.evaluating import evaluate_stage
 from cl_imitate.stages.reporting import report_stage
@@ -55,7 +57,18 @@ def test_every_stage_leaves_its_artifact(run):
 
 
 def test_the_verdict_has_every_key_that_is_promised(run, verdict):
-    top = {"schema", "fingerprint", "void", "not_run", "gate", "frozen", "questions", "seconds", "td_steps"}
+    top = {
+        "schema",
+        "fingerprint",
+        "void",
+        "not_run",
+        "gate",
+        "frozen",
+        "training",
+        "questions",
+        "seconds",
+        "td_steps",
+    }
     assert top | {"imitator_steps", "rules"} <= set(verdict)
     assert verdict["fingerprint"] == run.folder.fingerprint
     gate = {"passed", "imitator_gain", "wiped_gain", "fraction_of_tasks_above_half"}
@@ -92,14 +105,16 @@ def test_every_arm_of_every_protocol_is_there_with_every_learner_seed_and_block(
             if arm != "learner_held":
                 assert np.isfinite(values).all(), (cell.name, arm)
     frozen = {"imitator", "imitator_argmax", "random"}
+    line = {"window"}
     wiped = {"imitator_wiped"}
     assert found == {
-        "process": frozen | {"learner", "learner_held", "imitator_masked"} | wiped,
-        "now": frozen | {"learner_held"} | wiped,
-        "later": frozen | {"learner", "learner_held"} | wiped,
+        "process": frozen | {"learner", "learner_held", "imitator_masked"} | wiped | line,
+        "now": frozen | {"learner_held"} | wiped | line,
+        "later": frozen | {"learner", "learner_held"} | wiped | line,
         "month": frozen | {"learner_held"},
         "elsewhere": frozen
         | wiped
+        | line  # on the rungs that are Locks
         | {"learner", "learner_held", "learner_transplanted", "imitator_prompted"},
     }
 
@@ -175,6 +190,8 @@ def test_the_command_line_shows_a_run_and_lists_the_environments(run):
     shown = cli("show", run.path)
     assert shown.returncode == 0, shown.stderr
     assert "NOW" in shown.stdout
+    assert "in all" in shown.stdout
+    assert f"{disk_use(run.path)['histories']:,}" in shown.stdout
     assert "index.html" in shown.stdout
     listed = cli("envs")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == [
@@ -244,6 +261,41 @@ def test_imitators_that_this_run_did_not_train_are_refused(run, copied):
     other = open_stage_run(run.experiment, copied, SMOKE.parent)
     with pytest.raises(ValueError, match="the weights are not those that this run trained"):
         evaluate_stage(other)
+
+
+def test_imitators_are_kept_as_they_were_at_their_lowest_held_out_loss_too(run, tmp_path):
+    """What the verdict rests on is as the rule says; another rule chooses just what is kept beside it."""
+    spec = populations.make("held_out", run.experiment).family.env.spec
+    told = run.folder.manifest["stages"]["train"]
+    assert told["chosen_by"] == "last"
+    curves = {
+        frozen_name(one["context_steps"], one["fork_step"]): one
+        for one in json.loads((run.path / "losses.json").read_text())
+    }
+    assert set(told["best_imitators"]) == set(curves)
+    for name, best in told["best_imitators"].items():
+        losses = np.array(curves[name]["held_out_loss"])
+        assert best["held_out_loss"] == losses.min(axis=1).tolist()
+        updates = np.array(curves[name]["held_out_update"])
+        assert best["update"] == updates[losses.argmin(axis=1)].tolist()
+        assert best["on"] == "the evaluation's learners"
+    kept = {context: load_frozen(run, spec, context, best=True) for context in (32, 16)}
+    other = load_config.load(
+        SMOKE, ('training.checkpoint_rule="best_validation"', "training.num_validation=4")
+    )
+    validated = open_stage_run(other, tmp_path / "validated", SMOKE.parent)
+    for name in ("simulate", "train"):
+        STAGE_FUNCTIONS[name](validated)
+    chosen = validated.folder.manifest["stages"]["train"]
+    assert chosen["chosen_by"] == "best_validation"
+    assert {best["on"] for best in chosen["best_imitators"].values()} == {"validation learners"}
+    own = {context: load_frozen(validated, spec, context, best=True) for context in (32, 16)}
+    assert digests(own) == chosen["sha256"]
+    is_last = {
+        name: set(best["update"]) == {run.experiment.training.num_updates}
+        for name, best in told["best_imitators"].items()
+    }
+    assert {name: sha == told["sha256"][name] for name, sha in digests(kept).items()} == is_last
 
 
 def test_a_stage_is_redone_on_request_and_only_then(run, copied):

@@ -1,8 +1,11 @@
 import json
+import re
+import time
 
 import pytest
 
-from cl_imitate.run_dir import open_run
+from cl_imitate import circumstances
+from cl_imitate.run_dir import disk_use, open_run
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path):
@@ -75,3 +78,87 @@ def test_a_folder_with_somebody_elses_config_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="not empty"):
         open_run(tmp_path, fingerprint="f" * 64, config_text="whole")
     assert (tmp_path / "config.toml").read_text() == "mine"
+
+
+def attempt_that_is_killed(run, seconds):
+    """What a process leaves that saves after so many seconds and is killed then."""
+    attempt = run.attempt("train")
+    attempt._start -= seconds
+    with attempt.saving(saves=1):
+        attempt._saving_seconds += 0.5
+    return attempt
+
+
+def test_seconds_are_those_of_all_attempts(tmp_path, capsys):
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="")
+    attempt_that_is_killed(run, 100.0)
+    time.sleep(0.01)
+    with pytest.raises(RuntimeError), run.stage("train"):
+        raise RuntimeError("power cut")
+    attempt = run.attempt("train")
+    attempt._start -= 30.0
+    attempt.first_step_seconds = 3.21
+    (run.keeper_path("train")).mkdir(parents=True)
+    (run.keeper_path("train") / "save").write_bytes(bytes(2_000_000))
+    with run.stage("train", goes_on=True, attempt=attempt):
+        pass
+    told = run.manifest["stages"]["train"]
+    assert told["attempts"] == 3
+    assert 130.0 <= told["seconds"] < 135.0
+    assert told["saving"]["saves"] == 1
+    assert 0.5 <= told["saving"]["seconds"] < 0.6
+    assert told["saving"]["share"] == pytest.approx(told["saving"]["seconds"] / told["seconds"], abs=1e-4)
+    assert told["first_step_seconds"] == [3.21]
+    assert "attempts" not in run.manifest
+    said = capsys.readouterr().err
+    assert "in 3 attempts" in said
+    assert "2.0 MB of saves removed" in said
+    with run.stage("evaluate"):
+        pass
+    assert run.manifest["stages"]["evaluate"]["attempts"] == 1
+    run.forget("train")
+    attempt_that_is_killed(run, 100.0)
+    run.forget("train")
+    assert "attempts" not in run.manifest
+
+
+def test_every_continuation_is_kept_until_its_stage_is_begun_again(tmp_path):
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="")
+    here = circumstances.of_this_process()
+    for step in (1, 2):
+        attempt = run.attempt("train")
+        attempt.goes_on(part="context_32", step=None, was=here)
+        attempt.goes_on(part="context_16", step=step, was=here if step == 1 else {**here, "device": "abacus"})
+        time.sleep(0.01)
+    told = run.manifest["continued"]
+    assert [(one["stage"], one["part"], one["step"], one["bits_may_differ"]) for one in told] == [
+        ("train", "context_16", 1, False),
+        ("train", "context_16", 2, True),
+    ]
+    assert told[1]["was"]["device"] == "abacus"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told[1]["at"])
+    with run.stage("train", goes_on=True):
+        pass
+    assert len(run.manifest["continued"]) == 2
+    run.forget("evaluate")
+    assert len(run.manifest["continued"]) == 2
+    run.forget("train")
+    assert "continued" not in run.manifest
+
+
+def test_the_bytes_of_every_part_add_up(tmp_path):
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="four")
+    files = {
+        "histories/a/b": 7,
+        "checkpoints/best_imitators/c": 11,
+        "checkpoints/imitators/d": 13,
+        "resume/e/f": 17,
+    }
+    for name, size in files.items():
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_bytes(bytes(size))
+    use = disk_use(run.path)
+    assert (use["histories"], use["imitators"], use["saves to go on from"]) == (7, 13, 17)
+    assert use["imitators of lowest held-out loss"] == 11
+    assert use["everything else"] == 4 + (run.path / "manifest.json").stat().st_size
+    assert use["in all"] == sum(use.values()) - use["in all"]

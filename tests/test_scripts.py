@@ -151,3 +151,27 @@ def test_a_learner_that_always_falls_does_not_solve_cart_pole(monkeypatch, capsy
     *learners, everyone = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["solved_at"] for one in learners] == [32, 32]
     assert (everyone["solved"], everyone["solved_at_end"]) == (2, 2)
+
+
+def test_what_saving_costs_is_summed_over_stages():
+    script = load("resume_costs")
+    rows = [
+        {"seconds": 100.0, "saves": 2, "seconds_a_save": 1.0},
+        {"seconds": 300.0, "saves": 6, "seconds_a_save": 3.0},
+        {"seconds": 100.0, "saves": 0, "seconds_a_save": None},
+    ]
+    told = script.whole(rows)
+    assert (told["seconds"], told["saves"], told["share"]) == (500.0, 8, 0.04)
+    assert told["share_every_300_s_by_what_a_save_took"] == pytest.approx(2.5 / 300, abs=1e-5)
+
+
+def test_a_killed_stage_tells_what_its_saves_took_and_when_it_went_on(tmp_path, monkeypatch):
+    script = load("resume_costs")
+    smoke = SCRIPTS.parent / "configs" / "smoke.toml"
+    monkeypatch.setattr(script, "CONFIG", smoke)
+    row = script.kill_once(tmp_path / "run", "simulate", load("kill_runs").TINY, every=0.001)
+    assert row["killed_and_went_on"]
+    assert row["saves"] > 1
+    assert 0 < row["seconds_a_save"] * row["saves"] < row["seconds"]
+    assert len(row["seconds_to_first_steps"]) == 1
+    assert row["seconds_to_first_steps"][0] > 0.5

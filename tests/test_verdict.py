@@ -399,7 +399,18 @@ def test_each_protocol_alone_gives_a_verdict():
 
 def test_the_verdict_has_the_keys_that_were_promised():
     found = synthetic.decide(synthetic.cells())
-    keys = {"schema", "fingerprint", "void", "not_run", "gate", "frozen", "questions", "seconds", "td_steps"}
+    keys = {
+        "schema",
+        "fingerprint",
+        "void",
+        "not_run",
+        "gate",
+        "frozen",
+        "training",
+        "questions",
+        "seconds",
+        "td_steps",
+    }
     assert keys | {"imitator_steps", "rules"} <= set(found)
     assert found["schema"] == 1
     assert {"passed", "imitator_gain", "wiped_gain", "fraction_of_tasks_above_half"} <= set(found["gate"])

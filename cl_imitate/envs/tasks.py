@@ -53,6 +53,7 @@ class Family(NamedTuple):
     sample(key) -> params of one task of the split, with its variants; jittable and vmappable.
     exact_return(params [n], epsilon, *, age=0) -> float64 [n], or None where it cannot be computed.
     published_return, random_return: mean episode returns where there is no exact one, else None.
+    knows_window_line: `imitators.perfect_window` is the best that a memory of limited length can do.
     """
 
     env: Env
@@ -60,6 +61,7 @@ class Family(NamedTuple):
     exact_return: Callable[..., np.ndarray] | None
     published_return: float | None
     random_return: float | None
+    knows_window_line: bool = False
 
 
 def names() -> tuple[str, ...]:
@@ -124,6 +126,8 @@ def _make_tabular(
         exact_return=exact_return,
         published_return=None,
         random_return=None,
+        knows_window_line=isinstance(environment, Lock)
+        and not {"invert_reward", "delay_reward", "double_press"} & set(variants),
     )
 
 

@@ -245,6 +245,7 @@ def _growth_entry(
         "departure_step": found.departure_steps,
         "departure_side": found.departure_side,
         "argmax": _number(found.argmax_ratio, rules),
+        "window": _number(found.window_ratio, rules),
         "wiped_gain": _number(found.wiped_gain, rules),
         "occupancy_distance": _number(found.occupancy_distance, rules),
         **(

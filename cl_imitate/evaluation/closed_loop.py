@@ -61,10 +61,13 @@ class Rollout:
 class Record:
     """A block's steps, [M, E, block_steps], for who wants to see them; what is measured is in the summary."""
 
-    obs: jax.Array  # uint8: what was acted on, [M, E, block_steps, ...]
     action: jax.Array  # uint8
     reward: jax.Array  # the spec's reward type
     done: jax.Array  # bool
+    obs: jax.Array | None = None  # [M, E, block_steps, ...], if asked for
+    log_probs: jax.Array | None = (
+        None  # float32 [M, E, block_steps, A], likewise: what actions were drawn from
+    )
 
 
 def _memory_axes(memory: Any) -> Any:
@@ -150,7 +153,20 @@ def _cross_entropy(judge: Judge | None, learners: Any, obs: jax.Array, logits: j
 
 
 def _step(
-    rollout, _, members, act_keys, env_keys, env_params, age, learners, *, imitator, env, judge, block_steps
+    rollout,
+    _,
+    members,
+    act_keys,
+    env_keys,
+    env_params,
+    age,
+    learners,
+    *,
+    imitator,
+    env,
+    judge,
+    block_steps,
+    whole_record,
 ):
     wipes = jnp.broadcast_to(members.wipes[:, None], rollout.prev_done.shape)
     masks = jnp.broadcast_to(members.masks[:, None], rollout.prev_done.shape)
@@ -190,10 +206,11 @@ def _step(
         block_steps=block_steps,
     )
     record = Record(
-        obs=rollout.obs,
         action=action.astype(jnp.uint8),
         reward=timestep.reward.astype(env.spec.reward_dtype),
         done=done,
+        obs=rollout.obs if whole_record else None,
+        log_probs=jax.nn.log_softmax(logits) if whole_record else None,
     )
     rollout = Rollout(
         env_state=env_state,
@@ -211,7 +228,7 @@ def _step(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("imitator", "env", "judge", "block_steps", "mesh"),
+    static_argnames=("imitator", "env", "judge", "block_steps", "mesh", "whole_record"),
     donate_argnames=("rollout",),
 )
 def run_block(
@@ -228,6 +245,7 @@ def run_block(
     judge: Judge | None = None,
     block_steps: int,
     mesh: Mesh,
+    whole_record: bool = False,
 ) -> tuple[Rollout, Record]:
     """`imitator.block_steps` steps; the rollout is donated.
 
@@ -236,6 +254,7 @@ def run_block(
       env_params: the tasks, [E, ...]. age: int32 [], the age token told (0 = unknown).
       learners: what `judge` reads, [E, ...]: each environment's own learner, held.
       block_steps: the steps of a block of the summary (not of the imitator).
+      whole_record: the record holds observations and probabilities too.
     """
 
     def block(rollout, members, act_keys, env_keys, env_params, age, learners):
@@ -253,6 +272,7 @@ def run_block(
             env=env,
             judge=judge,
             block_steps=block_steps,
+            whole_record=whole_record,
         )
         rollout, record = jax.lax.scan(body, rollout.replace(memory=memory), None, imitator.block_steps)
         return rollout, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), record)

@@ -19,8 +19,6 @@ from cl_imitate.keeper import Keeper
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.types import age_bucket
 
-Watch = Callable[[closed_loop.Record], None]
-
 
 def frozen_name(context_steps: int, fork_step: int) -> str:
     """How the imitators of one context length and fork are called beside their hash."""
@@ -90,6 +88,10 @@ def _judges(scene: Scene) -> Any:
     return state, scene.population.rates, jnp.full(scene.population.num_learners, step, jnp.int32)
 
 
+AfterBlock = Callable[[Any, closed_loop.Record], Any]
+"""(the members' weights [M, ...], what they did in a block, recorded whole) -> the weights that they go on with."""
+
+
 def imitator_arms(
     scene: Scene,
     frozen: Frozen,
@@ -101,12 +103,14 @@ def imitator_arms(
     count: Count,
     tick: Tick,
     keeper: Keeper | None = None,
-    watch: Watch | None = None,
+    after_block: AfterBlock | None = None,
 ) -> ImitatorArms:
     """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held.
 
-    `watch` is shown each block's steps, one block late; it cannot be had with a keeper, which may leave blocks out.
+    `after_block` is for the controls: it is shown every block, and what weights it returns are acted with from there
+    on. Nothing is kept of such an arm, which is not these imitators' alone.
     """
+    keeper = None if after_block else keeper
     protocol, population, env = scene.protocol, scene.population, scene.population.family.env
     num, name = population.num_learners, frozen_name(frozen.context_steps, protocol.fork_step)
     part = part_name(protocol.label, "context", frozen.context_steps, "prompted at", prompt_step, *ways)
@@ -163,18 +167,20 @@ def imitator_arms(
             judge=_judge(population.dqn) if judged else None,
             block_steps=scene.block_steps,
             mesh=mesh,
+            whole_record=after_block is not None,
         )
+        if after_block is not None:
+            params = after_block(members.params, record)
+            members = members.replace(params=sharding.place(params, mesh, sharding.WHOLE))
         if waiting is not None:  # the device is one block ahead of the host
             jax.block_until_ready(waiting.done)
-            if watch is not None:
-                watch(waiting)
+            if keeper is not None:
+                keeper.attempt.stepped()
         waiting = record
         tick(a_block)
         steps = (block + 1) * frozen.imitator.block_steps
         if keeper is not None and block + 1 < num_blocks and keeper.is_due(part, steps):
             keeper.save(part, steps, rollout, {"blocks": block + 1})
-    if waiting is not None and watch is not None:
-        watch(waiting)
     imitator_steps = num_blocks * a_block
     count.imitator_steps += imitator_steps
     after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))

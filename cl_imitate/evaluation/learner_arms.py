@@ -71,6 +71,8 @@ def learner_arm(
     ):
         life.add(kept, jax.tree.map(np.asarray, history))
         tick(history.action.size)
+        if keeper is not None:
+            keeper.attempt.stepped()
         if kept is not None and keeper is not None and life.lived < num_steps:
             keeper.save(part, life.lived, life.tree, life.facts)
     td_updates = (int(life.ensemble.clock.update) - int(start.clock.update)) * population.num_learners

@@ -105,6 +105,7 @@ class Growth:
     same_window_ratio: (
         Estimate  # both arms from their own first `now_steps`: exactly 1 for a perfect imitator
     )
+    window_ratio: Estimate  # r of the best that a memory of the imitator's length can do, where it is known
     wiped_gain: Estimate  # the wiped imitator's level over random, as a share of the learner's range
     learner_gain: float  # over the span, as a share of its range (its end over random)
     learner_steps: float  # time constants: steps to half of the arm's own gain; NaN if it has none
@@ -162,6 +163,7 @@ def growth(cell: Cell, rules: Rules, rng: np.random.Generator, *, now_steps: int
         same_window_ratio=gain_ratio(
             "imitator", learner_start=start_level(cell, "learner", now_steps), own_start=True
         ),
+        window_ratio=gain_ratio("window"),
         wiped_gain=wiped_gain,
         learner_gain=learner_gain / learner_range if learner_range > 0 else np.nan,
         learner_steps=time_constant(cell, "learner", start, end),

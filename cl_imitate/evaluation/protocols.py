@@ -113,6 +113,8 @@ def boundary_steps(experiment: config.Experiment) -> tuple[int, ...]:
     """Every count of steps at which some chunk must end."""
     evaluation = experiment.evaluation
     steps = {experiment.recorded_steps, evaluation.later_steps, evaluation.now_steps}
+    if experiment.fork is not None:
+        steps.add(experiment.fork.step)
     for cell in protocols(experiment):
         steps |= {cell.learner_step, cell.prompt_step, cell.horizon_steps, cell.now_steps}
     return tuple(sorted(steps - {0}))

@@ -20,6 +20,7 @@ ARMS = {
     "learner": "learner, weights changing",
     "learner_held": "learner, held",
     "learner_transplanted": "learner, transplanted",
+    "window": "perfect use of the window",
     "random": "random policy",
 }
 """Every arm's name and how a figure calls it. `learner` is the learner that goes on, or a fresh one."""
@@ -61,8 +62,8 @@ class Cell:
 _ARRAYS = ("task", "random_return", "optimal_return", "ceiling_return")
 
 
-def save_cells(path: pathlib.Path, cells: list[Cell], *, fingerprint: str) -> None:
-    """Write cells to one npz, atomically."""
+def pack(cells: list[Cell]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Cells as arrays by name, and for each cell facts for JSON."""
     arrays: dict[str, np.ndarray] = {}
     index = []
     for number, cell in enumerate(cells):
@@ -77,6 +78,17 @@ def save_cells(path: pathlib.Path, cells: list[Cell], *, fingerprint: str) -> No
         for group in ("returns", "scalars"):
             for key, value in getattr(cell, group).items():
                 arrays[f"{number}/{group}/{key}"] = np.asarray(value)
+    return arrays, index
+
+
+def unpack(arrays: dict[str, np.ndarray], index: list[dict[str, Any]]) -> list[Cell]:
+    """The inverse of `pack`. Raises KeyError: an array is missing."""
+    return [_cell(number, dict(meta), arrays) for number, meta in enumerate(index)]
+
+
+def save_cells(path: pathlib.Path, cells: list[Cell], *, fingerprint: str) -> None:
+    """Write cells to one npz, atomically."""
+    arrays, index = pack(cells)
     save_arrays(path, arrays, fingerprint=fingerprint, cells=index)
 
 
@@ -122,7 +134,7 @@ def load_cells(path: pathlib.Path, *, fingerprint: str) -> list[Cell]:
     """
     arrays, index = load_arrays(path, fingerprint=fingerprint, stage="evaluate")
     try:
-        return [_cell(number, meta, arrays) for number, meta in enumerate(index["cells"])]
+        return unpack(arrays, index["cells"])
     except KeyError as error:
         raise ValueError(
             f"{path} lacks {error}. Redo it: `cl-imitate evaluate --again` with this --run-dir."

@@ -13,6 +13,7 @@ from cl_imitate.evaluation.imitator_arms import ImitatorArms, imitator_arms
 from cl_imitate.evaluation.learner_arms import LearnerArms
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.evaluation.scene import Count, Scene, Tick, epsilon_of, make_prompt
+from cl_imitate.imitators.perfect_window import make_perfect_window
 from cl_imitate.keeper import Keeper
 from cl_imitate.populations import Population
 from cl_imitate.types import History
@@ -37,14 +38,15 @@ def levels(
     return {"random_return": random, "optimal_return": optimal, "ceiling_return": ceiling}
 
 
-def _cell(
+def cell(
     scene: Scene,
-    frozen: Frozen,
+    context_steps: int,
     name: str,
     returns: dict,
     random_level: np.ndarray | None,
     scalars: dict | None = None,
 ) -> Cell:
+    """What the arms of a scene returned, beside what is known of its tasks."""
     protocol, population = scene.protocol, scene.population
     span = protocol.horizon_steps if "learner" in returns else 0
     epsilon = epsilon_of(population, protocol.learner_step + span)  # there the reference is measured
@@ -54,8 +56,8 @@ def _cell(
     rung = protocol.rung
     return Cell(
         protocol=name,  # pyright: ignore[reportArgumentType]
-        name=f"{protocol.label} {name} context {frozen.context_steps}",
-        context_steps=frozen.context_steps,
+        name=f"{protocol.label} {name} context {context_steps}",
+        context_steps=context_steps,
         fork_step=protocol.fork_step,
         start_step=protocol.prompt_step,
         target_step=protocol.age_step,
@@ -82,13 +84,15 @@ def run_protocol(
     count: Count,
     tick: Tick,
     keeper: Keeper | None = None,
+    argmax: bool = True,
 ) -> list[Cell]:
     """The cells of one protocol for the imitators of one context length.
 
-    `source_step` is where the prompt from the source task ends (ELSEWHERE with transplant).
+    `source_step` is where the prompt from the source task ends (ELSEWHERE with transplant). `argmax` adds the
+    imitators that act so.
     """
     protocol = scene.protocol
-    ways = ("imitator", "imitator_argmax")
+    ways = ("imitator", *("imitator_argmax",) * argmax)
     ways += ("imitator_wiped",) * protocol.wiped + ("imitator_masked",) * protocol.masked
     spent = {"count": count, "tick": tick, "keeper": keeper}
     arms = imitator_arms(
@@ -100,7 +104,7 @@ def run_protocol(
         judged=protocol.name == "now_and_later",
         **spent,
     )
-    returns = {**learners.returns, **arms.returns}
+    returns = {**learners.returns, **arms.returns, **_window_line(scene, frozen, **spent)}
     if protocol.transplant:
         prompted = imitator_arms(
             scene,
@@ -113,7 +117,7 @@ def run_protocol(
         returns["imitator_prompted"] = prompted.returns["imitator"]
     occupancy = _occupancy(arms, learners) if protocol.goes_on else {}
     if protocol.name != "now_and_later":
-        return [_cell(scene, frozen, protocol.name, returns, learners.random_level, occupancy)]
+        return [cell(scene, frozen.context_steps, protocol.name, returns, learners.random_level, occupancy)]
     num_now = protocol.now_steps // scene.block_steps
     now = {arm: values[..., :num_now] for arm, values in returns.items() if arm != "learner"}
     scalars = {
@@ -123,9 +127,40 @@ def run_protocol(
     }
     best = {"best_history_return": np.array(scene.best_history)}
     return [
-        _cell(scene, frozen, "now", now, learners.random_level, scalars),
-        _cell(scene, frozen, "later", returns, learners.random_level, {**best, **occupancy}),
+        cell(scene, frozen.context_steps, "now", now, learners.random_level, scalars),
+        cell(scene, frozen.context_steps, "later", returns, learners.random_level, {**best, **occupancy}),
     ]
+
+
+def _window_line(
+    scene: Scene, frozen: Frozen, *, count: Count, tick: Tick, keeper: Keeper | None
+) -> dict[str, np.ndarray]:
+    """The arm "window", where it is known: the best return with a memory as long as the imitator's.
+
+    It meets the same environments' coins. It is no frozen imitator: what it does is not counted or hashed as one's.
+    """
+    protocol, population, imitator = scene.protocol, scene.population, frozen.imitator
+    epsilon = epsilon_of(population, protocol.learner_step)
+    is_constant = epsilon == epsilon_of(population, protocol.learner_step + protocol.horizon_steps)
+    if not population.family.knows_window_line or not is_constant or protocol.age_step is not None:
+        return {}
+    window = make_perfect_window(
+        population.family.env.spec,
+        context_steps=frozen.context_steps,
+        epsilon=round(epsilon, 6),
+        block_steps=imitator.block_steps,
+    )
+    arms = imitator_arms(
+        scene,
+        Frozen(imitator=window, context_steps=frozen.context_steps, params={}, num_seeds=1),
+        ways=("window",),
+        prompt_step=protocol.prompt_step if protocol.name != "elsewhere" else 0,
+        num_steps=protocol.horizon_steps,
+        count=Count(),
+        tick=tick,
+        keeper=keeper,
+    )
+    return arms.returns
 
 
 def _occupancy(arms: ImitatorArms, learners: LearnerArms) -> dict[str, np.ndarray]:

@@ -37,6 +37,9 @@ class Scene:
     chunk_steps: int
     best_history: float  # the best recorded learner's return just before the fork
     past_step: Callable[[int], int]  # from a step lived to a step of `past`, which may be thinned
+    prompt_ends: np.ndarray | None = (
+        None  # int [n]: steps of `past` at which prompts end, if not all at one step
+    )
 
 
 @dataclasses.dataclass
@@ -102,12 +105,14 @@ def last_episode_end(past: History, step: int) -> np.ndarray:
 
 
 def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
-    """The scene's source learners' last `length` steps before `step` (of their thinned history, if it is)."""
+    """The scene's source learners' last `length` steps before `step` (of their thinned history, if it is), or before
+    each one's own step where the scene has such."""
     if scene.past is None:
         raise ValueError(f"the cell {scene.protocol.label} is prompted but its source has no history")
     num, spec = scene.population.num_learners, scene.source.family.env.spec
     past = jax.tree.map(lambda x: jnp.asarray(x[:num]), scene.past)
-    end = jnp.asarray(last_episode_end(past, scene.past_step(step)))
+    ends = last_episode_end(past, scene.past_step(step)) if scene.prompt_ends is None else scene.prompt_ends
+    end = jnp.asarray(ends, jnp.int32)
     tokens, is_there = contexts.prompt_windows(
         past,
         end,

@@ -9,7 +9,7 @@ import numpy as np
 
 from cl_imitate import load_config
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation import answers, wording
+from cl_imitate.evaluation import answers, convergence, wording
 from cl_imitate.evaluation.results import Cell
 
 SCHEMA = 1
@@ -29,6 +29,7 @@ def decide(
     gate_cells: Sequence[Cell] | None = None,
     gate_facts: Mapping[str, Any] | None = None,
     controls: Mapping[str, Mapping[str, Any]] | None = None,
+    loss_curves: Sequence[Mapping[str, Any]] = (),
 ) -> dict:
     """The verdict, ready for JSON (what could not be computed is null).
 
@@ -37,6 +38,7 @@ def decide(
       gate_cells: the gate experiment's cells, where the gate is an experiment of its own.
       gate_facts: that experiment's `fingerprint` and `frozen`.
       controls: what every control that was run says (`controls.study.Control.answer`).
+      loss_curves: what losses.json holds.
     """
     contexts = sorted({cell.context_steps for cell in cells if cell.protocol != "gate"})
     by_context = {
@@ -57,6 +59,7 @@ def decide(
             "controls": dict(controls or {}),
             "gate": gate,
             "frozen": dict(frozen),
+            "training": convergence.training(experiment.rules, loss_curves),
             "context_steps": experiment.imitator.context_steps,
             "context_at_least": experiment.imitator.context_at_least,
             "memory": experiment.imitator.memory,

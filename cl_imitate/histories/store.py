@@ -2,7 +2,8 @@
 
 Written while simulating, whole shards at a time; a manifest beside it tells the fingerprint, the layout, how
 many steps are durably written, each learner's key (from which replay indices can be recomputed: see
-`keys.Stream.REPLAY`) and every shard's size and SHA-256.
+`keys.Stream.REPLAY`) and every shard's size and SHA-256. A fork's store holds its own steps only: what its learners
+lived before is in another store, which the manifest names by fingerprint and by the checksums of its shards.
 """
 
 import dataclasses
@@ -102,8 +103,11 @@ class Writer:
         num_steps: int,
         learner_key_data: np.ndarray,
         go_on: tuple[int, np.ndarray] | None = None,
+        before: dict[str, Any] | None = None,
     ):
         """`go_on`: what `position` was when this store was left; whatever was written after it is written again.
+
+        `before`: what `reference` says of the store that holds the first steps; these are not written here.
 
         Raises FileExistsError where there is a store already, unless it is gone on with: it is never overwritten.
         """
@@ -113,9 +117,13 @@ class Writer:
             path.mkdir(parents=True)
         self._path = path
         self._dtype = row_dtype(spec)
-        self._array = _open(path, num_learners, num_steps, self._dtype.itemsize, create=go_on is None)
-        self._shard_steps = min(_SHARD_STEPS, num_steps)
-        self._num_steps = num_steps
+        self._first = before["steps"] if before else 0
+        self._num_steps = num_steps - self._first
+        if self._num_steps:
+            self._array = _open(
+                path, num_learners, self._num_steps, self._dtype.itemsize, create=go_on is None
+            )
+        self._shard_steps = min(_SHARD_STEPS, self._num_steps)
         self._written, waiting = go_on or (0, np.empty((num_learners, 0, self._dtype.itemsize), np.uint8))
         self._waiting: list[np.ndarray] = [waiting]
         self._manifest = {
@@ -126,12 +134,13 @@ class Writer:
             "row": {name: str(self._dtype[name]) for name in self._dtype.names or ()},
             "row_bytes": self._dtype.itemsize,
             "learner_key_data": np.asarray(learner_key_data).tolist(),
+            **({"before": before} if before else {}),
         }
         self._write_manifest(shards={})
 
     @property
     def position(self) -> tuple[int, np.ndarray]:
-        """How many steps are written, and the rows uint8 [N, T, row bytes] that wait for the rest of their shard."""
+        """How many own steps are written, and the rows uint8 [N, T, row bytes] that wait until a shard is full."""
         return self._written, np.concatenate(self._waiting, axis=1)
 
     def append(self, history: History) -> None:
@@ -168,7 +177,9 @@ class Writer:
         self._waiting = [rows[:, count:]]
 
     def _write_manifest(self, *, shards: dict) -> None:
-        text = json.dumps({**self._manifest, "committed_steps": self._written, "shards": shards}, indent=1)
+        text = json.dumps(
+            {**self._manifest, "committed_steps": self._first + self._written, "shards": shards}, indent=1
+        )
         temporary = self._path / "manifest.json.tmp"
         temporary.write_text(text)
         temporary.replace(self._path / "manifest.json")
@@ -176,16 +187,22 @@ class Writer:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Random access to a finished store."""
+    """Random access to a finished store, joined with the one that holds the steps before its own."""
 
     path: pathlib.Path
     manifest: dict
     dtype: np.dtype
-    array: Any
+    array: Any  # None without own steps
+    before: "Reader | None" = None
+
+    @property
+    def first_step(self) -> int:
+        """Where its own steps begin."""
+        return self.manifest["before"]["steps"] if "before" in self.manifest else 0
 
     def read(self) -> History:
         """All of it, numpy [N, T]."""
-        return self._history(self.array[:, :])
+        return self._history(slice(None), 0, self.manifest["num_steps"])
 
     def window(self, learner: int, start: int, length: int) -> History:
         """Steps start .. start + length - 1 of one learner, numpy [length].
@@ -199,23 +216,51 @@ class Reader:
                 f"window [{start}, {start + length}) of learner {learner} is outside the store's "
                 f"{num_learners} learners x {num_steps} steps"
             )
-        rows = self._history(self.array[learner : learner + 1, start : start + length])
+        rows = self._history(slice(learner, learner + 1), start, start + length)
         return History(**{name: getattr(rows, name)[0] for name in History.__dataclass_fields__})
 
-    def _history(self, view) -> History:
-        try:
-            return unpack(view.read().result(), self.dtype)
-        except ValueError as error:
-            raise ValueError(f"{self.path} holds a damaged shard: {error}") from error
+    def _history(self, learners: slice, start: int, end: int) -> History:
+        parts = self._rows(learners, start, end)
+        return unpack(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1), self.dtype)
+
+    def _rows(self, learners: slice, start: int, end: int) -> list[np.ndarray]:
+        """Packed rows of steps start .. end - 1, uint8 [n, T, row bytes], in as many parts as there are stores."""
+        first, parts = self.first_step, []
+        if start < first:
+            assert self.before is not None
+            parts = self.before._rows(learners, start, min(end, first))
+        if end > first:
+            try:
+                own = self.array[learners, max(start - first, 0) : end - first].read().result()
+            except ValueError as error:
+                raise ValueError(f"{self.path} holds a damaged shard: {error}") from error
+            parts.append(own)
+        return parts
 
 
-def open_store(path: pathlib.Path, *, fingerprint: str, spec: Spec, verify: bool = True) -> Reader:
+def reference(reader: Reader, num_steps: int) -> dict[str, Any]:
+    """What the manifest of another store says of this one, whose first `num_steps` steps come before its own."""
+    told = {name: reader.manifest.get(name) for name in ("fingerprint", "shards", "before")}
+    return {"steps": num_steps, **told}
+
+
+def open_store(
+    path: pathlib.Path,
+    *,
+    fingerprint: str,
+    spec: Spec,
+    verify: bool = True,
+    before: Reader | None = None,
+) -> Reader:
     """Open a finished store; `verify` compares every shard with its checksum first.
 
+    `before`: of a fork's store, the one that it goes on from.
+
     Raises:
-      ValueError: missing, unfinished, of another configuration, or a shard is torn or altered (named).
+      ValueError: missing, unfinished, of another configuration, or a shard is torn or altered (named); or `before` is
+        not what it was.
     """
-    fix = "Redo it: `cl-imitate simulate --again` with this --run-dir (later stages are then redone too)."
+    fix = f"Redo it: `cl-imitate simulate --again --run-dir {path.parents[1]}` (later stages are then redone too)."
     try:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -225,14 +270,41 @@ def open_store(path: pathlib.Path, *, fingerprint: str, spec: Spec, verify: bool
             f"{path} was made by another configuration (fingerprint {manifest['fingerprint'][:12]}, this run "
             f"has {fingerprint[:12]}). Use another --run-dir."
         )
-    if not manifest["shards"]:
+    _check_before(path, manifest, before)
+    own_steps = manifest["num_steps"] - (manifest["before"]["steps"] if "before" in manifest else 0)
+    if not manifest["shards"] and own_steps:
         raise ValueError(f"{path} was not finished ({manifest['committed_steps']} steps). {fix}")
     if verify:
         for name, expected in manifest["shards"].items():
             _check_shard(path / name, expected, fix)
     dtype = row_dtype(spec)
-    array = _open(path, manifest["num_learners"], manifest["num_steps"], dtype.itemsize, create=False)
-    return Reader(path, manifest, dtype, array)
+    array = None
+    if own_steps:
+        array = _open(path, manifest["num_learners"], own_steps, dtype.itemsize, create=False)
+    return Reader(path, manifest, dtype, array, before)
+
+
+def _check_before(path: pathlib.Path, manifest: dict, before: Reader | None) -> None:
+    """Whether a fork's store is opened with the store that it goes on from, as it was then."""
+    told = manifest.get("before")
+    if told is None:
+        return
+    if before is None:
+        raise ValueError(f"{path} holds the steps from {told['steps']} on; open it with the store before it.")
+    found = reference(before, told["steps"])
+    for key in ("fingerprint", "shards", "before"):
+        if found[key] == told[key]:
+            continue
+        names = (
+            [name for name, facts in found[key].items() if told[key].get(name) != facts]
+            if key == "shards"
+            else []
+        )
+        where = before.path / names[0] if names else before.path / "manifest.json"
+        raise ValueError(
+            f"{where} is not what it was when {path} was begun as its continuation (its {key} differ): was that run "
+            "simulated again, on another machine? Put it back as it was, or fork it again."
+        )
 
 
 def _check_shard(file: pathlib.Path, expected: dict, fix: str) -> None:

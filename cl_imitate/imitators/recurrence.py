@@ -32,6 +32,26 @@ HALF_LIVES = (16.0, 16_384.0)
 """Of a linear recurrence's heads at initialisation (steps): shortest and longest, evenly spread in logs."""
 
 
+GRU_HALF_LIVES = (1.0, 1_024.0)
+"""Of a GRU's units at initialisation, likewise: some follow the step, some keep what they are told for a life."""
+
+
+def _bias_of_half_lives(range_steps: tuple[float, float], num: int) -> jax.Array:
+    """Biases [num] at which a sigmoid keeps half of a state for so many steps, evenly spread in logs.
+
+    Source: Tallec & Ollivier (2018), Can recurrent neural networks warp time?, who draw them at random.
+    """
+    keep = np.exp2(-1.0 / np.geomspace(*range_steps, num))
+    return jnp.asarray(np.log(keep / (1.0 - keep)), jnp.float32)
+
+
+def _orthogonal_parts(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
+    """A kernel [D, n D] whose n square parts are each orthogonal."""
+    width, parts = shape[0], shape[1] // shape[0]
+    of = nnx.initializers.orthogonal()
+    return jnp.concatenate([of(one, (width, width), dtype) for one in jax.random.split(key, parts)], axis=1)
+
+
 @struct.dataclass(kw_only=True)
 class LinearState:
     """What a linear recurrence remembers."""
@@ -59,10 +79,9 @@ class LinearRecurrence(nnx.Module):
         self.qkv = linear(width, 3 * width, use_bias=False, rngs=rngs)
         self.taps = nnx.Param(jax.random.normal(rngs.params(), (TAPS, 3 * width)) * TAPS**-0.5)
         self.gates = linear(width, 2 * self.num_heads, rngs=rngs)
-        half_lives = np.geomspace(*HALF_LIVES, self.num_heads)
-        keep = np.exp2(-1.0 / half_lives)
-        bias = np.concatenate([np.log(keep / (1.0 - keep)), np.zeros(self.num_heads)])
-        self.gates.bias[...] = jnp.asarray(bias, jnp.float32)  # pyright: ignore[reportOptionalSubscript]
+        self.gates.bias[...] = jnp.concatenate(  # pyright: ignore[reportOptionalSubscript]
+            [_bias_of_half_lives(HALF_LIVES, self.num_heads), jnp.zeros(self.num_heads)]
+        )
         self.norm = nnx.RMSNorm(width // self.num_heads, rngs=rngs)
         self.open = linear(width, width, rngs=rngs)
         self.out = linear(width, width, kernel_init=small, rngs=rngs)
@@ -186,7 +205,10 @@ class GRU(nnx.Module):
         small = nnx.initializers.variance_scaling(1.0 / depth**2, "fan_in", "normal")
         linear = functools.partial(Linear, products=imitator.products)
         self.from_input = linear(width, 3 * width, rngs=rngs)
-        self.from_state = linear(width, 3 * width, kernel_init=nnx.initializers.orthogonal(), rngs=rngs)
+        self.from_state = linear(width, 3 * width, kernel_init=_orthogonal_parts, rngs=rngs)
+        self.from_state.bias[...] = jnp.concatenate(  # pyright: ignore[reportOptionalSubscript]
+            [jnp.zeros(width), _bias_of_half_lives(GRU_HALF_LIVES, width), jnp.zeros(width)]
+        )
         self.out = linear(width, width, kernel_init=small, rngs=rngs)
 
     def init_state(self, num_streams: int) -> jax.Array:

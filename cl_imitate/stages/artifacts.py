@@ -13,6 +13,7 @@ from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.imitator_arms import frozen_name
 from cl_imitate.histories import contexts, store
 from cl_imitate.imitators.make import make_imitator
+from cl_imitate.stages.parent import parent_of
 from cl_imitate.stages.run import Run
 from cl_imitate.types import History, Spec
 
@@ -40,14 +41,34 @@ def save_snapshot(run: Run, name: str, step: int, ensemble: simulate.Ensemble) -
 
 
 def load_snapshot(run: Run, population: populations.Population, step: int) -> simulate.Ensemble:
-    """The population as it was at a step. Raises ValueError: missing or damaged."""
-    return checkpoint.load(snapshot_path(run, population.name, step), population.abstract())
+    """The population as it was at a step; of a fork, up to where it starts, the parent's.
+
+    Raises:
+      ValueError: missing, damaged, or another one than when the fork was made.
+    """
+    fork = run.experiment.fork
+    if fork is None or step > fork.step:
+        return checkpoint.load(snapshot_path(run, population.name, step), population.abstract())
+    parent = parent_of(run)
+    snapshot = load_snapshot(parent, population, step)
+    if frozen.digest(snapshot) != run.folder.manifest["parent"]["snapshots"][population.name][str(step)]:
+        raise ValueError(
+            f"{snapshot_path(parent, population.name, step)} is not what it was when {run.path} was forked from there "
+            "(the SHA-256 of its arrays differs): was that run simulated again, on another machine? Fork it again."
+        )
+    return snapshot
+
+
+def open_history(run: Run, name: str, spec: Spec) -> store.Reader:
+    """A population's histories; a fork's with its parent's before them. Raises ValueError: missing or damaged."""
+    before = open_history(parent_of(run), name, spec) if run.experiment.fork is not None else None
+    path = run.path / "histories" / name
+    return store.open_store(path, fingerprint=run.folder.fingerprint, spec=spec, before=before)
 
 
 def load_history(run: Run, name: str, spec: Spec) -> History:
     """A population's whole histories [N, T], on the host. Raises ValueError: missing or damaged."""
-    path = run.path / "histories" / name
-    return store.open_store(path, fingerprint=run.folder.fingerprint, spec=spec).read()
+    return open_history(run, name, spec).read()
 
 
 def imitator_keys(experiment: config.Experiment) -> tuple[jax.Array, jax.Array]:
@@ -68,8 +89,13 @@ def imitator_keys(experiment: config.Experiment) -> tuple[jax.Array, jax.Array]:
 
 
 def imitator_path(run: Run, context_steps: int) -> pathlib.Path:
-    """Where the imitators of one context length lie."""
+    """Where the imitators of one context length lie, as `training.checkpoint_rule` chose them: the verdict's."""
     return run.path / "checkpoints" / "imitators" / f"context_{context_steps}"
+
+
+def best_imitator_path(run: Run, context_steps: int) -> pathlib.Path:
+    """Where the same imitators lie as they were when their held-out loss was lowest, whatever the rule."""
+    return run.path / "checkpoints" / "best_imitators" / f"context_{context_steps}"
 
 
 def by_fork(experiment: config.Experiment, spec: Spec, context_steps: int, params: Any) -> dict[int, Frozen]:
@@ -87,12 +113,17 @@ def by_fork(experiment: config.Experiment, spec: Spec, context_steps: int, param
     }
 
 
-def load_frozen(run: Run, spec: Spec, context_steps: int) -> dict[int, Frozen]:
-    """The trained imitators of one context length, by fork."""
+def load_frozen(run: Run, spec: Spec, context_steps: int, *, best: bool = False) -> dict[int, Frozen]:
+    """The trained imitators of one context length, by fork; with `best`, those of the lowest held-out loss.
+
+    The verdict rests on those that `training.checkpoint_rule` chose. Where `training.num_validation` is 0, the held-out
+    loss is that on the learners of the evaluation: what is chosen by it is not fit for a verdict.
+    """
     imitator = make_imitator(run.experiment.imitator, spec, context_steps=context_steps)
     member_keys, _ = imitator_keys(run.experiment)
     like = jax.eval_shape(jax.vmap(imitator.init), member_keys)
-    params = checkpoint.load(imitator_path(run, context_steps), like)
+    path = best_imitator_path(run, context_steps) if best else imitator_path(run, context_steps)
+    params = checkpoint.load(path, like)
     return by_fork(run.experiment, spec, context_steps, params)
 
 

@@ -20,6 +20,9 @@ def gate_stage(run: Run) -> None:
         done = gate.folder.manifest["stages"]
         facts["fingerprint"] = gate.folder.fingerprint
         facts["frozen"] = done["evaluate"]["frozen"]
+        # Those of all attempts at its stages, where this stage itself only knows of what it saw the end of.
+        for name in ("seconds", "compile_seconds"):
+            facts[name] = round(sum(one[name] for one in done.values()), 2)
         facts["td_updates"] = sum(one.get("td_updates", 0) for one in done.values())
 
 

@@ -24,7 +24,7 @@ def evaluate_stage(run: Run) -> None:
     experiment = run.experiment
     count = Count()
     keeper = keeper_of(run, "evaluate")
-    with run.folder.stage("evaluate", goes_on=not keeper.is_empty) as facts:
+    with run.folder.stage("evaluate", goes_on=not keeper.is_empty, attempt=keeper.attempt) as facts:
         sources = {name: populations.make(name, experiment) for name in recorded_steps(experiment)}
         spec = sources["held_out"].family.env.spec
         past = {name: load_history(run, name, spec) for name in sources if name != "recorded"}
@@ -79,7 +79,8 @@ def _run_cells(run: Run, scene: Scene, imitators: dict, count: Count, keeper: Ke
         source_snapshot = load_snapshot(run, scene.source, last_fork)
     num, seeds = scene.population.num_learners, experiment.training.num_seeds
     arms = 2 + protocol.wiped + protocol.masked + protocol.transplant
-    streams = arms * seeds * len(imitators) + protocol.goes_on + protocol.transplant
+    line = scene.population.family.knows_window_line  # of one seed
+    streams = (arms * seeds + line) * len(imitators) + protocol.goes_on + protocol.transplant
     total = num * (streams * protocol.horizon_steps + protocol.now_steps)
     with progress.bar(f"evaluate {protocol.label}", total, "steps") as tick:
         spent = {"count": count, "tick": tick, "keeper": keeper}

@@ -27,6 +27,8 @@ def report_stage(run: Run) -> dict[str, Any]:
     with run.folder.stage("report"):
         cells = results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=fingerprint)
         manifest = run.folder.manifest
+        losses = json.loads((run.path / "losses.json").read_text())
+        manifest.pop("attempts")  # this stage's own, which is under way
         stages = manifest["stages"]
         decided = verdict.decide(
             experiment,
@@ -39,6 +41,7 @@ def report_stage(run: Run) -> dict[str, Any]:
             gate_cells=gate_cells,
             gate_facts=stages.get("gate"),
             controls=registry.answers(experiment, load_controls(run)),
+            loss_curves=losses,
         )
         run.folder.write_json("verdict.json", decided)
         report.write(
@@ -48,6 +51,6 @@ def report_stage(run: Run) -> dict[str, Any]:
             gate_cells=gate_cells,
             verdict=decided,
             manifest=manifest,
-            loss_curves=json.loads((run.path / "losses.json").read_text()),
+            loss_curves=losses,
         )
     return decided

@@ -50,7 +50,7 @@ def open_stage_run(
 
 def keeper_of(run: Run, stage: str) -> Keeper:
     """What keeps the saves of a stage."""
-    return Keeper(run.folder.keeper_path(stage), run.schedule)
+    return Keeper(run.folder.keeper_path(stage), run.schedule, run.folder.attempt(stage))
 
 
 def with_block_size(experiment: config.Experiment, size: int) -> config.Experiment:

@@ -9,7 +9,14 @@ from cl_imitate import block_size, populations, progress, simulate
 from cl_imitate.evaluation import protocols
 from cl_imitate.histories import store
 from cl_imitate.keeper import Keeper
-from cl_imitate.stages.artifacts import recorded_steps, save_snapshot, snapshot_path
+from cl_imitate.stages.artifacts import (
+    load_snapshot,
+    open_history,
+    recorded_steps,
+    save_snapshot,
+    snapshot_path,
+)
+from cl_imitate.stages.parent import parent_of
 from cl_imitate.stages.run import Run, chunk_steps, keeper_of, with_block_size
 
 
@@ -18,7 +25,7 @@ def simulate_stage(run: Run) -> None:
     if run.experiment.simulation.block_size == "auto":
         _pick_block_size(run)
     keeper = keeper_of(run, "simulate")
-    with run.folder.stage("simulate", goes_on=not keeper.is_empty) as facts:
+    with run.folder.stage("simulate", goes_on=not keeper.is_empty, attempt=keeper.attempt) as facts:
         updates = [
             _simulate(run, name, num_steps, keeper)
             for name, num_steps in recorded_steps(run.experiment).items()
@@ -37,8 +44,12 @@ def _simulate(run: Run, name: str, num_steps: int, keeper: Keeper) -> int:
     """One population's whole lives. Returns the updates that its learners made."""
     if done := keeper.finished(name):
         return done[1]["td_updates"]
-    population = populations.make(name, run.experiment)
-    writer, ensemble = _begin_or_go_on(run, population, num_steps, keeper)
+    population, fork = populations.make(name, run.experiment), run.experiment.fork
+    if fork is not None and num_steps <= fork.step:
+        _writer(run, population, num_steps, None).close()  # all of it is the parent's
+        keeper.finish(name, {}, {"td_updates": 0})
+        return 0
+    writer, ensemble, spent_before = _begin_or_go_on(run, population, num_steps, keeper)
     first, chunk = int(ensemble.clock.step), chunk_steps(run.experiment)
     wanted = _Wanted(protocols.snapshot_steps(run.experiment, name), keeper, name)
     with progress.bar(
@@ -59,15 +70,16 @@ def _simulate(run: Run, name: str, num_steps: int, keeper: Keeper) -> int:
         ):
             writer.append(jax.tree.map(np.asarray, history))
             tick(history.action.size)
+            keeper.attempt.stepped()
             if kept is None:
                 continue
             ensemble, step = kept, first + number * chunk
             if step in wanted.snapshots:
                 save_snapshot(run, name, step, ensemble)
             if step in wanted.due and step < num_steps:
-                _save_life(keeper, name, step, ensemble, writer)
+                _save_life(keeper, name, step, ensemble, writer, spent_before)
     writer.close()
-    updates = int(ensemble.clock.update) * population.num_learners
+    updates = (int(ensemble.clock.update) - spent_before) * population.num_learners
     keeper.finish(name, {}, {"td_updates": updates})
     return updates
 
@@ -87,7 +99,8 @@ class _Wanted:
 
 def _begin_or_go_on(
     run: Run, population: populations.Population, num_steps: int, keeper: Keeper
-) -> tuple[store.Writer, simulate.Ensemble]:
+) -> tuple[store.Writer, simulate.Ensemble, int]:
+    """Where the histories go, the learners, and the updates that each had made before this run."""
     spec, name = population.family.env.spec, population.name
     row_bytes = store.row_dtype(spec).itemsize
 
@@ -95,32 +108,55 @@ def _begin_or_go_on(
         rows = np.empty((population.num_learners, facts["waiting"] + 1, row_bytes), np.uint8)
         return {"ensemble": population.abstract(), "rows": rows}
 
-    saved, go_on = keeper.load(name, like), None
+    saved = keeper.load(name, like)
     if saved is None:
         for left in (run.path / "histories" / name, snapshot_path(run, name, 0).parent):
             shutil.rmtree(left, ignore_errors=True)
-        ensemble = population.newborn()
-        if 0 in protocols.snapshot_steps(run.experiment, name):
-            save_snapshot(run, name, 0, ensemble)
-    else:
-        ensemble = saved.tree["ensemble"]
-        go_on = saved.facts["written"], saved.tree["rows"][:, : saved.facts["waiting"]]
-    writer = store.Writer(
-        run.path / "histories" / name,
+        ensemble = _begin(run, population)
+        return _writer(run, population, num_steps, None), ensemble, int(ensemble.clock.update)
+    go_on = saved.facts["written"], saved.tree["rows"][:, : saved.facts["waiting"]]
+    writer = _writer(run, population, num_steps, go_on)
+    return writer, saved.tree["ensemble"], saved.facts["spent_before"]
+
+
+def _begin(run: Run, population: populations.Population) -> simulate.Ensemble:
+    """The learners newly born, or as a fork's parent left them."""
+    if run.experiment.fork is not None:
+        return load_snapshot(run, population, run.experiment.fork.step)
+    ensemble = population.newborn()
+    if 0 in protocols.snapshot_steps(run.experiment, population.name):
+        save_snapshot(run, population.name, 0, ensemble)
+    return ensemble
+
+
+def _writer(
+    run: Run, population: populations.Population, num_steps: int, go_on: tuple[int, np.ndarray] | None
+) -> store.Writer:
+    spec, fork, before = population.family.env.spec, run.experiment.fork, None
+    if fork is not None:
+        parents = open_history(parent_of(run), population.name, spec)
+        before = store.reference(parents, min(fork.step, num_steps))
+    return store.Writer(
+        run.path / "histories" / population.name,
         fingerprint=run.folder.fingerprint,
         spec=spec,
         num_learners=population.num_learners,
         num_steps=num_steps,
         learner_key_data=np.asarray(jax.random.key_data(population.learner_keys)),
         go_on=go_on,
+        before=before,
     )
-    return writer, ensemble
 
 
 def _save_life(
-    keeper: Keeper, name: str, step: int, ensemble: simulate.Ensemble, writer: store.Writer
+    keeper: Keeper,
+    name: str,
+    step: int,
+    ensemble: simulate.Ensemble,
+    writer: store.Writer,
+    spent_before: int,
 ) -> None:
     written, rows = writer.position
-    facts = {"written": written, "waiting": rows.shape[1]}
+    facts = {"written": written, "waiting": rows.shape[1], "spent_before": spent_before}
     rows = np.pad(rows, ((0, 0), (0, 1), (0, 0)))  # never of no size
     keeper.save(name, step, {"ensemble": ensemble, "rows": rows}, facts)

@@ -9,9 +9,17 @@ import numpy as np
 
 from cl_imitate import checkpoint, config, cost, feeds, keys, populations, progress, train
 from cl_imitate.evaluation import frozen, metrics
+from cl_imitate.evaluation.imitator_arms import frozen_name
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.keeper import Keeper
-from cl_imitate.stages.artifacts import by_fork, digests, imitator_keys, imitator_path, load_history
+from cl_imitate.stages.artifacts import (
+    best_imitator_path,
+    by_fork,
+    digests,
+    imitator_keys,
+    imitator_path,
+    load_history,
+)
 from cl_imitate.stages.run import Run, chunk_steps, contexts_of, keeper_of
 from cl_imitate.types import Spec
 
@@ -22,18 +30,21 @@ def train_stage(run: Run) -> None:
     experiment = run.experiment
     spec = populations.make("recorded", experiment).family.env.spec
     keeper = keeper_of(run, "train")
-    with run.folder.stage("train", goes_on=not keeper.is_empty) as facts:
+    with run.folder.stage("train", goes_on=not keeper.is_empty, attempt=keeper.attempt) as facts:
         source = _source(run, spec)
         curves: list[dict] = []
-        trained = {}
+        trained, best = {}, {}
         for context_steps in contexts_of(experiment):
-            params, rows = _train_context(run, spec, context_steps, source, keeper)
+            params, rows, told = _train_context(run, spec, context_steps, source, keeper)
             trained[context_steps] = by_fork(experiment, spec, context_steps, params)
             curves += rows
+            best |= told
         run.folder.write_json("losses.json", curves)
         price = cost.of(experiment.imitator, spec, context_steps=experiment.imitator.context_steps)
         facts["parameters"], facts["training_flops_per_step"] = price.parameters, price.training_flops
         facts["sha256"] = digests(trained)
+        facts["chosen_by"] = experiment.training.checkpoint_rule
+        facts["best_imitators"] = best
         facts["best_history"] = {str(fork): level for fork, level in source.best.items()}
         facts["td_updates"] = source.td_updates
 
@@ -49,18 +60,19 @@ def _source(run: Run, spec: Spec) -> feeds.Stored | feeds.Streamed:
 
 def _train_context(
     run: Run, spec: Spec, context_steps: int, source: feeds.Stored | feeds.Streamed, keeper: Keeper
-) -> tuple[Any, list[dict]]:
-    """The chosen parameters [forks * seeds, ...] of one context length, and the curves of their losses."""
+) -> tuple[Any, list[dict], dict[str, Any]]:
+    """The chosen parameters [forks * seeds, ...] of one context length, their losses, and when these were lowest."""
     experiment, training, part = run.experiment, run.experiment.training, f"context_{context_steps}"
     imitator = make_imitator(experiment.imitator, spec, context_steps=context_steps)
     member_keys, forks = imitator_keys(experiment)
     like = jax.eval_shape(jax.vmap(imitator.init), member_keys)
     if done := keeper.finished(part):
-        params = checkpoint.load(imitator_path(run, context_steps), like)
-        if frozen.digest(params) == done[1]["sha256"]:
+        paths = imitator_path(run, context_steps), best_imitator_path(run, context_steps)
+        params, best = (checkpoint.load(path, like) for path in paths)
+        if [frozen.digest(params), frozen.digest(best)] == done[1]["sha256"]:
             _restore(source, done[1])
-            return params, done[1]["curves"]
-        print(f"warning: {imitator_path(run, context_steps)} was altered: training again", file=sys.stderr)
+            return params, done[1]["curves"], done[1]["best"]
+        print(f"warning: {paths[0]} or {paths[1]} was altered: training again", file=sys.stderr)
     price = cost.of(experiment.imitator, spec, context_steps=context_steps)
     print(f"{len(forks)} imitators of context {context_steps}: {price} each", file=sys.stderr)
     held_out_key = keys.stream(keys.root(experiment.seed), keys.Stream.BATCH)
@@ -84,6 +96,7 @@ def _train_context(
             devices=source.train_devices,
         ):
             losses.add(measured)
+            keeper.attempt.stepped()
             run.folder.log(
                 stage="train",
                 context_steps=context_steps,
@@ -96,20 +109,27 @@ def _train_context(
                 facts = {"updates": losses.updates, **_told(source)}
                 keeper.save(part, measured.update, {"state": state, "losses": losses.arrays}, facts)
     params = train.chosen_params(state, training)
-    shutil.rmtree(imitator_path(run, context_steps), ignore_errors=True)
-    checkpoint.save(imitator_path(run, context_steps), params)
+    for path, tree in (
+        (imitator_path(run, context_steps), params),
+        (best_imitator_path(run, context_steps), state.best_params),
+    ):
+        shutil.rmtree(path, ignore_errors=True)
+        checkpoint.save(path, tree)
     curves = losses.curves(experiment, context_steps, _loss_floor(experiment, spec))
-    keeper.finish(part, {}, {"curves": curves, "sha256": frozen.digest(params), **_told(source)})
-    return params, curves
+    best = losses.best(experiment, context_steps)
+    sha256 = [frozen.digest(params), frozen.digest(state.best_params)]
+    keeper.finish(part, {}, {"curves": curves, "best": best, "sha256": sha256, **_told(source)})
+    return params, curves, best
 
 
 def _loss_floor(experiment: config.Experiment, spec: Spec) -> float | None:
     """What no imitator's loss can fall below, as far as is known: the learner's greedy action known at every step.
 
-    None where epsilon changes over a life, so that there is no one floor.
+    None where epsilon changes over a life (or rates did, at a fork), so that there is no one floor.
     """
     learner = experiment.learner
-    if learner.epsilon_start != learner.epsilon_end:
+    has_changed = experiment.fork is not None and experiment.fork.rates_since > 0
+    if learner.epsilon_start != learner.epsilon_end or has_changed:
         return None
     return metrics.policy_entropy(learner.epsilon_end, spec.num_actions)
 
@@ -130,6 +150,21 @@ class _Losses:
         self.updates.append(measured.update)
         self._train.append(measured.train_loss)
         self._held_out.append(measured.held_out_loss[:, None])
+
+    def best(self, experiment: config.Experiment, context_steps: int) -> dict[str, Any]:
+        """By name of a fork's imitators: the update at which each seed's held-out loss was lowest, and on whom."""
+        held, num_seeds = self.arrays["held_out"], experiment.training.num_seeds
+        updates = np.array(self.updates)[held.argmin(axis=1)]
+        return {
+            frozen_name(context_steps, fork): {
+                "update": updates[index * num_seeds :][:num_seeds].tolist(),
+                "held_out_loss": np.round(held.min(axis=1)[index * num_seeds :][:num_seeds], 5).tolist(),
+                "on": "validation learners"
+                if experiment.training.num_validation
+                else "the evaluation's learners",
+            }
+            for index, fork in enumerate(sorted(experiment.evaluation.fork_steps))
+        }
 
     def curves(self, experiment: config.Experiment, context_steps: int, floor: float | None) -> list[dict]:
         """One for each fork: what losses.json holds."""

@@ -4,13 +4,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation.controls.floor import FLOOR
-from cl_imitate.evaluation.controls.novelty import NOVELTY
+from cl_imitate.evaluation.controls import (
+    altered,
+    counterfactual_learner,
+    floor,
+    novelty,
+    posterior,
+    sham,
+    stalled,
+    test_time_training,
+)
 from cl_imitate.evaluation.controls.study import Arrays, Control
 
 CONTROLS: dict[str, Control] = {
-    "floor": FLOOR,
-    "novelty": NOVELTY,
+    "learner_posterior": posterior.WITH_TRUTH,
+    "learner_posterior_without_truth": posterior.WITHOUT_TRUTH,
+    "floor": floor.FLOOR,
+    "novelty": novelty.NOVELTY,
+    "sham": sham.CONTROL,
+    "shuffled": altered.SHUFFLED,
+    "reward_masked": altered.REWARD_MASKED,
+    "counterfactual_learner": counterfactual_learner.CONTROL,
+    "stalled": stalled.CONTROL,
+    "test_time_training": test_time_training.CONTROL,
 }
 
 

@@ -1,0 +1,37 @@
+"""Whether an imitator was trained until its loss on unseen learners stopped falling, from its curve of losses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cl_imitate.config import Rules
+
+
+def training(rules: Rules, curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """An entry for each set of imitators, in the order of `curves` (what losses.json holds).
+
+    The loss is held-out cross-entropy, the mean over imitator seeds. Its fall over the last quarter of the updates is
+    the mean of the quarter before less the mean of the last one. Training has *converged* where this is under
+    `rules.converged_share` of what is left above the floor (unknown: of the whole fall since the first measurement), or
+    negative. Where losses were measured fewer than eight times, that cannot be said (None). A schedule that brings the
+    learning rate to nothing flattens every curve: converged means that this schedule has nothing left to give.
+    """
+    return [
+        {
+            "context_steps": one["context_steps"],
+            "fork_step": one["fork_step"],
+            **_of(rules, np.atleast_2d(one["held_out_loss"]).mean(axis=0), one.get("floor")),
+        }
+        for one in curves
+    ]
+
+
+def _of(rules: Rules, losses: np.ndarray, floor: float | None) -> dict[str, Any]:
+    quarter, last = len(losses) // 4, float(losses[-1])
+    found: dict[str, Any] = {"held_out_loss": last, "above_floor": None if floor is None else last - floor}
+    if quarter < 2:
+        return {**found, "fall_last_quarter": None, "converged": None}
+    fall = float(losses[-2 * quarter : -quarter].mean() - losses[-quarter:].mean())
+    scale = float(losses[0] - losses.min()) if floor is None else max(last - floor, 0.0)
+    return {**found, "fall_last_quarter": fall, "converged": fall <= rules.converged_share * scale}

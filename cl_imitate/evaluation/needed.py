@@ -1,0 +1,77 @@
+"""The least size at which something holds, found by bisection, and how it grows with a learner's time constant."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Needed(NamedTuple):
+    """The least size that suffices lies above `low` (None: the smallest one tried suffices) and at most at `high`
+    (None: the largest one tried does not)."""
+
+    low: int | None
+    high: int | None
+
+    @property
+    def is_between(self) -> bool:
+        return self.low is not None and self.high is not None
+
+
+def bisect(sizes: Sequence[int], suffices: Callable[[int], bool]) -> Needed:
+    """Which of the ascending `sizes` is the first that suffices; asks about log2 of their number.
+
+    It supposes that whatever is larger than a size that suffices does too; where chance breaks this, it finds one of
+    the crossings.
+    """
+    if list(sizes) != sorted(set(sizes)) or not sizes:
+        raise ValueError(f"sizes = {list(sizes)} must ascend, without repetition, and there must be one")
+    first, end = 0, len(sizes)  # the first that suffices is among sizes[first:end], or there is none
+    while first < end:
+        middle = (first + end) // 2
+        if suffices(sizes[middle]):
+            end = middle
+        else:
+            first = middle + 1
+    low = sizes[first - 1] if first > 0 else None
+    return Needed(low, sizes[first] if first < len(sizes) else None)
+
+
+class Line(NamedTuple):
+    """log2 size = intercept + slope * log2 steps, with 95% intervals; `num` points lie behind it."""
+
+    slope: float
+    slope_ci95: tuple[float, float]
+    intercept: float
+    num: int
+
+    def at(self, steps: float) -> float:
+        """The size at a time constant; far from the points, an extrapolation."""
+        return 2.0 ** (self.intercept + self.slope * math.log2(steps))
+
+
+def fit(steps: Sequence[float], needed: Sequence[Needed], *, seed: int = 0, samples: int = 4000) -> Line:
+    """Least squares through the middles (in logs) of the sizes' brackets, over time constants in steps.
+
+    Points whose bracket is open at one side, or that have no time constant, are left out. The interval is a bootstrap
+    over points, the size drawn evenly within its bracket each time: it knows of chance among learners only as far as
+    that moves points. With fewer than three points there is no line: NaN.
+    """
+    whole = [
+        (math.log2(time), math.log2(one.low), math.log2(one.high))
+        for time, one in zip(steps, needed, strict=True)
+        if one.low is not None and one.high is not None and math.isfinite(time)
+    ]
+    x, low, high = np.array(whole).reshape(-1, 3).T
+    if len(set(x)) < 3:
+        return Line(math.nan, (math.nan, math.nan), math.nan, len(whole))
+    rng = np.random.default_rng(seed)
+    index = rng.integers(len(x), size=(samples, len(x)))
+    index = index[[len(set(x[row])) > 1 for row in index]]
+    drawn = rng.uniform(low[index], high[index])
+    centred = x[index] - x[index].mean(axis=1, keepdims=True)
+    slopes = (centred * drawn).sum(axis=1) / (centred**2).sum(axis=1)
+    slope, intercept = np.polyfit(x, (low + high) / 2, 1)
+    below, above = np.percentile(slopes, [2.5, 97.5])
+    return Line(float(slope), (float(below), float(above)), float(intercept), len(whole))

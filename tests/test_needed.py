@@ -1,0 +1,51 @@
+"""Bisection against every possible answer, and lines of known slope."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cl_imitate.evaluation.needed import Needed, bisect, fit
+
+SIZES = (16, 32, 64, 128, 256)
+
+
+@pytest.mark.parametrize("least", [8, 16, 17, 64, 256, 300])
+def test_bisection_finds_the_first_size_that_suffices_with_few_questions(least):
+    asked = []
+
+    def suffices(size):
+        asked.append(size)
+        return size >= least
+
+    found = bisect(SIZES, suffices)
+    assert found.high == next((size for size in SIZES if size >= least), None)
+    assert found.low == next((size for size in reversed(SIZES) if size < least), None)
+    assert len(asked) <= 3
+    assert len(set(asked)) == len(asked)
+
+
+def test_sizes_must_ascend():
+    with pytest.raises(ValueError, match="ascend"):
+        bisect([64, 32], lambda size: True)
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.0])
+def test_the_slope_of_a_line_is_found_with_an_interval_around_it(slope):
+    steps = [50.0 * 2**power for power in range(8)]
+    sizes = [4.0 * (time / 50) ** slope * 16 for time in steps]
+    found = fit(steps, [Needed(round(size / 1.19), round(size * 1.19)) for size in sizes])
+    assert found.slope == pytest.approx(slope, abs=0.02)
+    assert found.slope_ci95[0] < slope < found.slope_ci95[1]
+    assert found.slope_ci95[1] - found.slope_ci95[0] < 0.3
+    assert found.num == 8
+    assert found.at(100.0) == pytest.approx(sizes[1], rel=0.05)
+
+
+def test_open_brackets_and_missing_time_constants_are_left_out_and_too_few_points_give_no_line():
+    closed = [Needed(16, 32), Needed(32, 64), Needed(64, 128)]
+    whole = fit([10, 20, 40], closed)
+    more = fit([10, 20, 40, 80, 160, np.nan], [*closed, Needed(None, 16), Needed(256, None), Needed(16, 32)])
+    assert more == whole
+    assert whole.slope == pytest.approx(1.0)
+    assert math.isnan(fit([10, 20], closed[:2]).slope)
