@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from cl_imitate import keys, sharding
 from cl_imitate.evaluation import closed_loop, summary
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.frozen import digest
-from cl_imitate.evaluation.scene import Count, Scene, Tick, again, make_prompt, part_name
+from cl_imitate.evaluation.scene import Count, Scene, Tick, again, epsilon_of, make_prompt, part_name
 from cl_imitate.keeper import Keeper
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.types import age_bucket
@@ -86,6 +86,12 @@ def _judges(scene: Scene) -> Any:
     step = max(0, scene.protocol.learner_step - scene.population.learner.learning_starts_steps)
     state = scene.snapshot.learner.replace(target_params=None, opt_state=None, rows=None)
     return state, scene.population.rates, jnp.full(scene.population.num_learners, step, jnp.int32)
+
+
+def _epsilon(scene: Scene, lived: int, mesh: Mesh) -> jax.Array:
+    """What the learners' exploration rate is after so many steps of the arm, float32 [E]."""
+    rate = epsilon_of(scene.population, scene.protocol.learner_step + lived)
+    return sharding.place(jnp.full(scene.population.num_learners, rate, jnp.float32), mesh, sharding.SPLIT)
 
 
 AfterBlock = Callable[[Any, closed_loop.Record], Any]
@@ -162,6 +168,7 @@ def imitator_arms(
             env_params,
             age,
             learners,
+            _epsilon(scene, block * frozen.imitator.block_steps, mesh) if frozen.imitator.sees_coin else (),
             imitator=frozen.imitator,
             env=env,
             judge=_judge(population.dqn) if judged else None,
