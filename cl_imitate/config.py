@@ -185,6 +185,9 @@ class Imitator:
     observation_factor: Natural = 0  # f > 0: a symbol is embedded as (symbol // f, symbol % f)
     conv_features: Positive = 16  # screens only
     positions: Literal["relative", "absolute"] = "relative"  # absolute: a learned vector for each place
+    sees: Literal["stream", "coin"] = "stream"
+    """What of the learner's hidden causes it is shown: nothing, or whether each step's action was drawn at random (the
+    epsilon coin, before the action is; acting by itself, it draws its own at the learner's rate)."""
     reads_reward: bool = True
     reads_done: bool = True
     reads_age: bool = True  # MONTH needs it

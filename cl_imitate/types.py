@@ -128,7 +128,7 @@ def empty_history(spec: "Spec", shape: tuple[int, int]) -> History:
 
 @struct.dataclass(kw_only=True)
 class StepTokens:
-    """What an imitator is told at a step, any leading axes. Nothing of the learner's inside."""
+    """What an imitator is told at a step, any leading axes. Of the learner's inside, no more than `imitator.sees`."""
 
     obs: jax.Array  # uint8 [...] or [..., bytes]
     prev_action: jax.Array  # int32 [...]; A means "none" (the first step of a life)
@@ -136,6 +136,7 @@ class StepTokens:
     prev_done: jax.Array  # bool [...]: the previous step ended an episode
     is_begin: jax.Array  # bool [...]: first step of a history, or of a wiped memory
     age: jax.Array  # int32 [...]: log bucket of the learner's age, 0 = unknown
+    coin: jax.Array | None = None  # bool [...]: this step's action is drawn at random; for those who see it
 
 
 @struct.dataclass(kw_only=True)

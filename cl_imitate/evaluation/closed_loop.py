@@ -152,6 +152,16 @@ def _cross_entropy(judge: Judge | None, learners: Any, obs: jax.Array, logits: j
     return -jnp.sum(policy * jax.nn.log_softmax(logits), axis=-1)
 
 
+def _coins(act_keys: jax.Array, step: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """Whether each member explores at this step, bool [M, E]: its own coin, as often as the learner's."""
+
+    def one(key, epsilon):
+        coin_key = keys.at_step(keys.stream(key, keys.Stream.ACT), step)
+        return jax.random.uniform(coin_key) < epsilon
+
+    return jax.vmap(jax.vmap(one), (0, None))(act_keys, epsilon)
+
+
 def _step(
     rollout,
     _,
@@ -161,6 +171,7 @@ def _step(
     env_params,
     age,
     learners,
+    epsilon,
     *,
     imitator,
     env,
@@ -180,6 +191,7 @@ def _step(
         prev_done=~is_begin & rollout.prev_done,
         is_begin=is_begin,
         age=jnp.broadcast_to(age, is_begin.shape),
+        coin=_coins(act_keys, rollout.step, epsilon) if imitator.sees_coin else None,
     )
     logits, memory = jax.vmap(imitator.act, (0, axes, 0), (0, axes))(members.params, memory, tokens)
 
@@ -239,6 +251,7 @@ def run_block(
     env_params: Any,
     age: jax.Array,
     learners: Any = (),
+    epsilon: Any = (),
     *,
     imitator: Imitator,
     env: Env,
@@ -253,11 +266,12 @@ def run_block(
       act_keys: keys [M, E] for sampling. env_keys: keys [E], shared by the members and the learner's arms.
       env_params: the tasks, [E, ...]. age: int32 [], the age token told (0 = unknown).
       learners: what `judge` reads, [E, ...]: each environment's own learner, held.
+      epsilon: float32 [E] for imitators that see the coin, which then comes up so often; else not read.
       block_steps: the steps of a block of the summary (not of the imitator).
       whole_record: the record holds observations and probabilities too.
     """
 
-    def block(rollout, members, act_keys, env_keys, env_params, age, learners):
+    def block(rollout, members, act_keys, env_keys, env_params, age, learners, epsilon):
         axes = _memory_axes(rollout.memory)
         memory = jax.vmap(imitator.begin_block, (0, axes), axes)(members.params, rollout.memory)
         body = functools.partial(
@@ -268,6 +282,7 @@ def run_block(
             env_params=env_params,
             age=age,
             learners=learners,
+            epsilon=epsilon,
             imitator=imitator,
             env=env,
             judge=judge,
@@ -290,10 +305,11 @@ def run_block(
             sharding.SPLIT,
             sharding.WHOLE,
             sharding.SPLIT,
+            sharding.SPLIT,
         ),
         out_specs=(rollout_specs, split_envs),
     )
-    return sharded(rollout, members, act_keys, env_keys, env_params, age, learners)
+    return sharded(rollout, members, act_keys, env_keys, env_params, age, learners, epsilon)
 
 
 def place(rollout: Rollout, mesh: Mesh) -> Rollout:

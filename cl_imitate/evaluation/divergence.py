@@ -32,6 +32,7 @@ def held_tokens(held: History, prompt: Prompt) -> StepTokens:
         prev_done=after(jnp.ones(num_learners, bool), done),
         is_begin=jnp.zeros((num_steps, num_learners), bool),
         age=jnp.zeros((num_steps, num_learners), jnp.int32),
+        coin=jnp.swapaxes(held.explored, 0, 1),
     )
 
 

@@ -8,18 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from cl_imitate import keys, sharding
 from cl_imitate.evaluation import closed_loop, summary
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.frozen import digest
-from cl_imitate.evaluation.scene import Count, Scene, Tick, again, make_prompt, part_name
+from cl_imitate.evaluation.scene import Count, Scene, Tick, again, epsilon_of, make_prompt, part_name
 from cl_imitate.keeper import Keeper
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.types import age_bucket
-
-Watch = Callable[[closed_loop.Record], None]
 
 
 def frozen_name(context_steps: int, fork_step: int) -> str:
@@ -90,6 +88,12 @@ def _judges(scene: Scene) -> Any:
     return state, scene.population.rates, jnp.full(scene.population.num_learners, step, jnp.int32)
 
 
+def _epsilon(scene: Scene, lived: int, mesh: Mesh) -> jax.Array:
+    """What the learners' exploration rate is after so many steps of the arm, float32 [E]."""
+    rate = epsilon_of(scene.population, scene.protocol.learner_step + lived)
+    return sharding.place(jnp.full(scene.population.num_learners, rate, jnp.float32), mesh, sharding.SPLIT)
+
+
 AfterBlock = Callable[[Any, closed_loop.Record], Any]
 """(the members' weights [M, ...], what they did in a block, recorded whole) -> the weights that they go on with."""
 
@@ -106,14 +110,13 @@ def imitator_arms(
     tick: Tick,
     keeper: Keeper | None = None,
     after_block: AfterBlock | None = None,
-    watch: Watch | None = None,
 ) -> ImitatorArms:
     """The frozen imitators' arms over `num_steps`; with `judged`, against the scene's learners, held.
 
-    `watch` is shown each block's steps, one block late. `after_block` is shown every block, and what weights it
-    returns are acted with from there on. Both are for controls: nothing is kept of such an arm to go on from.
+    `after_block` is for the controls: it is shown every block, and what weights it returns are acted with from there
+    on. Nothing is kept of such an arm, which is not these imitators' alone.
     """
-    keeper = None if after_block or watch else keeper
+    keeper = None if after_block else keeper
     protocol, population, env = scene.protocol, scene.population, scene.population.family.env
     num, name = population.num_learners, frozen_name(frozen.context_steps, protocol.fork_step)
     part = part_name(protocol.label, "context", frozen.context_steps, "prompted at", prompt_step, *ways)
@@ -165,12 +168,13 @@ def imitator_arms(
             env_params,
             age,
             learners,
+            _epsilon(scene, block * frozen.imitator.block_steps, mesh) if frozen.imitator.sees_coin else (),
             imitator=frozen.imitator,
             env=env,
             judge=_judge(population.dqn) if judged else None,
             block_steps=scene.block_steps,
             mesh=mesh,
-            whole_record=after_block is not None or watch is not None,
+            whole_record=after_block is not None,
         )
         if after_block is not None:
             params = after_block(members.params, record)
@@ -179,15 +183,11 @@ def imitator_arms(
             jax.block_until_ready(waiting.done)
             if keeper is not None:
                 keeper.attempt.stepped()
-            if watch is not None:
-                watch(waiting)
         waiting = record
         tick(a_block)
         steps = (block + 1) * frozen.imitator.block_steps
         if keeper is not None and block + 1 < num_blocks and keeper.is_due(part, steps):
             keeper.save(part, steps, rollout, {"blocks": block + 1})
-    if waiting is not None and watch is not None:
-        watch(waiting)
     imitator_steps = num_blocks * a_block
     count.imitator_steps += imitator_steps
     after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))

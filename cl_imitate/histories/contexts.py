@@ -27,6 +27,7 @@ def window(
         prev_done=~is_begin & (history.terminated[learner, before] | history.truncated[learner, before]),
         is_begin=is_begin,
         age=age_bucket(here),
+        coin=history.explored[learner, here],
     )
     return tokens, history.action[learner, here].astype(jnp.int32), is_there
 

@@ -39,6 +39,7 @@ class Imitator(NamedTuple):
     forget: Callable[[Memory, jax.Array], Memory]
     block_steps: int
     num_actions: int
+    sees_coin: bool = False  # tokens must then carry it
 
 
 def assemble(network: Any, memory: Any, *, block_steps: int, num_actions: int) -> Imitator:

@@ -81,6 +81,7 @@ class StepEmbedding(nnx.Module):
         self.done = Table(1, width, rngs=rngs) if imitator.reads_done else None
         self.begin = Table(1, width, rngs=rngs)
         self.age = Table(NUM_AGES, width, rngs=rngs) if imitator.reads_age else None
+        self.coin = Table(1, width, rngs=rngs) if imitator.sees == "coin" else None
 
     def __call__(self, tokens: StepTokens) -> jax.Array:
         x = self.obs(tokens.obs) + self.action(tokens.prev_action)
@@ -89,11 +90,15 @@ class StepEmbedding(nnx.Module):
         if self.done is not None:
             x = x + self.done.weighted(tokens.prev_done)
         x = x + self.begin.weighted(tokens.is_begin)
+        if self.coin is not None:
+            if tokens.coin is None:
+                raise ValueError('imitator.sees = "coin", but the tokens carry none')
+            x = x + self.coin.weighted(tokens.coin)
         return x if self.age is None else x + self.age(tokens.age)
 
 
-def empty_tokens(lead: tuple[int, ...], spec: Spec) -> StepTokens:
-    """Tokens of leading shape `lead` that say nothing."""
+def empty_tokens(lead: tuple[int, ...], spec: Spec, *, sees_coin: bool = False) -> StepTokens:
+    """Tokens of leading shape `lead` that say nothing; with `sees_coin`, for one who is shown the coin."""
     return StepTokens(
         obs=jnp.zeros((*lead, *spec.observation.shape), jnp.uint8),
         prev_action=jnp.full(lead, spec.num_actions, jnp.int32),
@@ -101,6 +106,7 @@ def empty_tokens(lead: tuple[int, ...], spec: Spec) -> StepTokens:
         prev_done=jnp.zeros(lead, bool),
         is_begin=jnp.zeros(lead, bool),
         age=jnp.zeros(lead, jnp.int32),
+        coin=jnp.zeros(lead, bool) if sees_coin else None,
     )
 
 

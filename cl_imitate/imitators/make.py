@@ -8,7 +8,7 @@ from cl_imitate.imitators.recurrent import Recurrent
 from cl_imitate.imitators.refill_memory import RefillMemory
 from cl_imitate.imitators.ring_memory import RingMemory
 from cl_imitate.imitators.transformer import Transformer
-from cl_imitate.types import Spec
+from cl_imitate.types import Spec, StepTokens
 
 
 @functools.cache  # other functions would be other programs to a compiler, though they do the same
@@ -24,4 +24,20 @@ def make_imitator(imitator: config.Imitator, spec: Spec, *, context_steps: int) 
     else:
         network = Transformer(imitator, spec, context_steps)
         memory = RingMemory(network) if imitator.attention_steps else RefillMemory(network, block_steps)
-    return assemble(network, memory, block_steps=block_steps, num_actions=spec.num_actions)
+    made = assemble(network, memory, block_steps=block_steps, num_actions=spec.num_actions)
+    return made._replace(sees_coin=True) if imitator.sees == "coin" else _blind(made)
+
+
+def _blind(imitator: Imitator) -> Imitator:
+    """The imitator, which never gets to see the coin, whoever hands it one."""
+
+    def without(tokens: StepTokens) -> StepTokens:
+        return tokens.replace(coin=None)
+
+    return imitator._replace(
+        logits=lambda params, tokens, key: imitator.logits(params, without(tokens), key),
+        prompt=lambda params, memory, tokens, is_there: imitator.prompt(
+            params, memory, without(tokens), is_there
+        ),
+        act=lambda params, memory, tokens: imitator.act(params, memory, without(tokens)),
+    )

@@ -40,8 +40,9 @@ def measure(study: Study) -> Arrays:
         study.tick(history.action.size)
     imitator = Seen(known, block, blocks)
 
-    def watch(record: Record) -> None:
+    def watch(params: Any, record: Record) -> Any:
         imitator.add(np.asarray(record.obs), np.asarray(record.action))
+        return params
 
     imitator_arms(
         scene,
@@ -51,7 +52,7 @@ def measure(study: Study) -> Arrays:
         num_steps=experiment.evaluation.later_steps,
         count=Count(),
         tick=study.tick,
-        watch=watch,
+        after_block=watch,
     )
     return {
         "task": scene.population.task,

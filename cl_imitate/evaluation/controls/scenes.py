@@ -71,6 +71,27 @@ def scene_of(
     )
 
 
+def later_scene(study: Study, num_learners: int) -> Scene:
+    """LATER's scene, with its first learners alone (at most as many as there are)."""
+    experiment = study.experiment
+    protocol = at_fork(experiment, experiment.evaluation.later_fork_step)
+    whole, chosen = (
+        study.population("held_out"),
+        np.arange(min(num_learners, experiment.simulation.num_held_out)),
+    )
+    snapshot = rows(study.snapshot(whole, protocol.learner_step), chosen)
+    return scene_of(study, protocol, population=whole.members(chosen), snapshot=snapshot)
+
+
+def rows(snapshot: Ensemble, index: np.ndarray) -> Ensemble:
+    """Some learners of an ensemble, each as often as it is named."""
+    learner, env_state, obs = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf)[index], (snapshot.learner, snapshot.env_state, snapshot.obs)
+    )
+    clock = jax.tree.map(jnp.copy, snapshot.clock)
+    return Ensemble(learner=learner, env_state=env_state, obs=obs, clock=clock)
+
+
 def beside_learners(study: Study, protocol: Protocol, **imitators: Frozen) -> list[Cell]:
     """The cells of one protocol for each kind of imitators, all beside the same learners; `<kind>: ` leads its name.
 
@@ -92,26 +113,3 @@ def steps_beside_learners(experiment: Experiment, protocol: Protocol, *, kinds: 
     """How many steps `beside_learners` tells of."""
     per_learner = protocol.now_steps + protocol.horizon_steps * (1 + kinds * experiment.training.num_seeds)
     return per_learner * experiment.simulation.num_held_out
-
-
-def later_scene(study: Study, num_learners: int) -> Scene:
-    """LATER's own scene: the same keys, with its first learners alone (at most as many as there are)."""
-    experiment = study.experiment
-    fork = experiment.evaluation.later_fork_step
-    whole = study.population("held_out")
-    chosen = np.arange(min(num_learners, experiment.simulation.num_held_out))
-    return scene_of(
-        study,
-        at_fork(experiment, fork),
-        population=whole.members(chosen),
-        snapshot=rows(study.snapshot(whole, fork), chosen),
-    )
-
-
-def rows(snapshot: Ensemble, index: np.ndarray) -> Ensemble:
-    """Some learners of an ensemble, each as often as it is named."""
-    some = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf)[index], (snapshot.learner, snapshot.env_state, snapshot.obs)
-    )
-    clock = jax.tree.map(jnp.copy, snapshot.clock)
-    return Ensemble(learner=some[0], env_state=some[1], obs=some[2], clock=clock)
