@@ -184,7 +184,7 @@ def _meaning(
     rules = experiment.rules
     low, high = difference.interval(rules.confidence)
     if not gains.is_above(real, rules.learns_no, rules):
-        return "The real imitator does not surely gain anything in PROCESS itself: there is nothing to compare with."
+        return "The learner, or the real imitator, gains too little in PROCESS: there is nothing to compare with."
     if low > 0 and gains.is_below(altered, rules.learns_no, rules):
         return f"All that the imitator gains, it owes to {words.lost}: trained on {words.histories}, it gains nothing."
     if low > 0:
