@@ -48,7 +48,7 @@ def retrain(
     experiment, training, keeper = study.experiment, study.experiment.training, study.keeper
     imitator = study.frozen.imitator if imitator is None else imitator
     root, num_seeds = keys.root(experiment.seed), training.num_seeds
-    seed_keys = keys.members(keys.stream(root, keys.Stream.IMITATOR), num_seeds)
+    seed_keys = keys.members(keys.stream(root, keys.Stream.IMITATOR), num_seeds, first=training.first_seed)
     member_keys = seed_keys[np.tile(np.arange(num_seeds), len(forks))]
     thinned = [contexts.thinned_step(fork, **contexts.thinning(experiment)) for fork in forks]
     held_out = contexts.thin(study.history("held_out"), **contexts.thinning(experiment))
