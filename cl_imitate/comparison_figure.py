@@ -52,7 +52,7 @@ def comparison(runs: Sequence[tuple[str, Mapping[str, Any]]], rules: Rules) -> F
         )
         for name, verdict in runs
     )
-    return figures._figure(
+    return figures.draw_figure(
         "comparison",
         "Runs side by side",
         "What the frozen imitator reaches, as a share of the learner's, with 95% intervals over learners and imitator "

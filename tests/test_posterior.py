@@ -36,7 +36,7 @@ def measured(
         cells.get("process", synthetic.process(10.0)),
         cells.get("later", synthetic.later(10.0)),
     ]
-    arrays, index = results.flat_cells(made)
+    arrays, index = results.pack(made)
     return {
         "weights": weights,
         "same": same,

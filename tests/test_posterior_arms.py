@@ -26,6 +26,7 @@ class Watched(NamedTuple):
     """Learners, what they lived, and what became of them."""
 
     population: populations.Population
+    learner: config.Learner  # with its rates
     history: History
     snapshot: simulate.Ensemble
     chunk_steps: int
@@ -48,7 +49,7 @@ def watch(experiment: config.Experiment, num: int, num_steps: int, chunk_steps: 
         parts.append(jax.tree.map(np.asarray, history))
     assert ensemble is not None
     history = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
-    return Watched(population, history, ensemble, chunk_steps)
+    return Watched(population, experiment.learner, history, ensemble, chunk_steps)
 
 
 def ensemble(watched: Watched, whom: list[Hypothesis], *, shares_causes: bool = True, **options) -> Ensemble:
@@ -110,7 +111,7 @@ def smoke(name: str) -> Watched:
 def test_the_truth_lives_the_learner_s_life_bit_for_bit(name):
     """The replay's ring goes round once: 64 steps in 48 places."""
     watched = smoke(name)
-    own = watched.population.learner
+    own = watched.learner
     whom = [
         Hypothesis(name="slower", learner=dataclasses.replace(own, learning_rate=1e-4)),
         Hypothesis(name="double", learner=dataclasses.replace(own, double_q=True)),
@@ -134,7 +135,7 @@ def test_the_truth_lives_the_learner_s_life_bit_for_bit(name):
 @pytest.mark.slow
 def test_some_at_once_are_the_same_learners_up_to_rounding():
     watched = smoke("Polyak")
-    own = watched.population.learner
+    own = watched.learner
     whom = [
         Hypothesis(name=str(rate), learner=dataclasses.replace(own, learning_rate=rate))
         for rate in (5e-3, 1e-3)
@@ -151,7 +152,7 @@ def test_some_at_once_are_the_same_learners_up_to_rounding():
 
 def test_a_history_of_another_world_is_refused():
     watched = smoke("Polyak")
-    whom = [Hypothesis(name="truth", learner=watched.population.learner)]
+    whom = [Hypothesis(name="truth", learner=watched.learner)]
     # the other way round: another learner's world
     turned = jax.tree.map(lambda leaf: leaf[::-1], watched.population.env_params)
     moved = watched._replace(population=dataclasses.replace(watched.population, env_params=turned))
@@ -164,7 +165,7 @@ def test_a_history_of_another_world_is_refused():
 
 def test_particles_that_are_resampled_gather_on_what_the_learner_does():
     watched = smoke("Polyak")
-    own = watched.population.learner
+    own = watched.learner
     frozen = Hypothesis(name="frozen", learner=own, stops_at_step=0)
     found = ensemble(
         watched,

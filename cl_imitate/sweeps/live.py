@@ -68,7 +68,7 @@ def table(sweep: SweepDir, plan: Mapping[str, Any], states: Mapping[str, Mapping
             _duration(left[name]),
             *(_answer(decided.get(name), question) for question in questions),
         )
-    return rich.console.Group(rich.text.Text(f"{sweep.path}: {told}", no_wrap=True, overflow="ignore"), found)
+    return rich.console.Group(rich.text.Text(f"{told}: {sweep.path}", no_wrap=True, overflow="fold"), found)
 
 
 def seconds_left(states: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:

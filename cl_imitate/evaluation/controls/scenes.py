@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate.config import Experiment
+from cl_imitate.envs import tasks
 from cl_imitate.evaluation import protocols, rollouts
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.controls.study import Study
@@ -111,5 +112,9 @@ def beside_learners(study: Study, protocol: Protocol, **imitators: Frozen) -> li
 
 def steps_beside_learners(experiment: Experiment, protocol: Protocol, *, kinds: int) -> int:
     """How many steps `beside_learners` tells of."""
-    per_learner = protocol.now_steps + protocol.horizon_steps * (1 + kinds * experiment.training.num_seeds)
+    learner = experiment.learner
+    family = tasks.make(experiment.environment, shapes=experiment.shapes)
+    line = family.knows_window_line and learner.epsilon_start == learner.epsilon_end
+    arms = 1 + kinds * (experiment.training.num_seeds + line)
+    per_learner = protocol.now_steps + protocol.horizon_steps * arms
     return per_learner * experiment.simulation.num_held_out
