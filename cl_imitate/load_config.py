@@ -424,6 +424,24 @@ def _control_problem(experiment: config.Experiment) -> str | None:
             f"controls.run holds {retrained[0]}, which plays PROCESS from an empty context, and "
             f"evaluation.stage_steps = {list(evaluation.stage_steps)} lacks 0. Add it"
         )
+    marginal = [name for name in ("floor", "counterfactual_learner", "test_time_training") if name in run]
+    if marginal and experiment.imitator.sees == "coin":
+        return (
+            f'controls.run holds {marginal[0]}, which knows nothing of the coin, and imitator.sees = "coin". Leave the '
+            "control out"
+        )
+    from_birth = [name for name in run if name.startswith("learner_posterior") or name == "pace"]
+    if from_birth and experiment.fork is not None and experiment.fork.rates_since > 0:
+        return (
+            f"controls.run holds {from_birth[0]}, whose learners live from birth, but learners have had the rates of "
+            f"this fork since step {experiment.fork.rates_since} only. Leave the control out"
+        )
+    longest = max(evaluation.now_steps, 4 * (getattr(experiment.environment, "episode_steps", None) or 1))
+    if "pace" in run and longest > experiment.recorded_steps:
+        return (
+            f"controls.run holds pace, which measures returns over {longest} steps (evaluation.now_steps, or four "
+            f"episodes), and learners are recorded for {experiment.recorded_steps}. Record more, or leave it out"
+        )
     if experiment.training.feed == "stream" and (altered := set(retrained) - {"sham"}):
         return (
             f'controls.run holds {min(altered)}, which alters recorded histories, and training.feed = "stream" keeps '

@@ -251,6 +251,13 @@ def test_a_sweep_is_refused_where_it_should_be_and_loses_nothing(sweep, tmp_path
         run_sweep(request(sweep.path.parent, resume=True), Notice())
 
 
+@pytest.mark.parametrize("values", [[16, "auto"], [True, 1], [[32], "x"], [[1, 2], [3]]])
+def test_an_axis_of_mixed_values_is_a_column_of_text(values):
+    kind = table._kind(values)
+    told = [table._value(value, kind) for value in values]
+    assert pyarrow.array(told, kind).to_pylist() == told
+
+
 def test_the_command_line_runs_a_sweep_shows_it_and_says_what_has_no_result(tmp_path):
     axes = '[sweep.axes]\n"learner.learning_rate" = [1e30, 1e29]\n'
     asked = request(tmp_path, axes)

@@ -120,11 +120,8 @@ def run_protocol(
         return [cell(scene, frozen.context_steps, protocol.name, returns, learners.random_level, occupancy)]
     num_now = protocol.now_steps // scene.block_steps
     now = {arm: values[..., :num_now] for arm, values in returns.items() if arm != "learner"}
-    scalars = {
-        **_divergence(scene, learners.held_history, frozen),
-        "closed_loop_cross_entropy": arms.cross_entropy["imitator"][..., :num_now].mean(axis=-1),
-        "held_entropy": np.full((1, scene.population.num_learners), _policy_entropy(scene)),
-    }
+    # One who is shown the coin predicts what is left of an action; no policy of the learner's is the same.
+    scalars = {} if frozen.imitator.sees_coin else _divergences(scene, learners, arms, frozen, num_now)
     best = {"best_history_return": np.array(scene.best_history)}
     return [
         cell(scene, frozen.context_steps, "now", now, learners.random_level, scalars),
@@ -161,6 +158,17 @@ def _window_line(
         keeper=keeper,
     )
     return arms.returns
+
+
+def _divergences(
+    scene: Scene, learners: LearnerArms, arms: ImitatorArms, frozen: Frozen, num_now: int
+) -> dict[str, np.ndarray]:
+    """From the held learner's policy: on its own stream, and on the imitator's over its first `num_now` blocks."""
+    return {
+        **_divergence(scene, learners.held_history, frozen),
+        "closed_loop_cross_entropy": arms.cross_entropy["imitator"][..., :num_now].mean(axis=-1),
+        "held_entropy": np.full((1, scene.population.num_learners), _policy_entropy(scene)),
+    }
 
 
 def _occupancy(arms: ImitatorArms, learners: LearnerArms) -> dict[str, np.ndarray]:

@@ -36,7 +36,6 @@ _CONTROLS = (
 _BESIDE = (
     "visibility ladder (epsilon coin, replay indices, initialisation seed shown to the imitator)",
     "sweep of model size, data and training steps until held-out cross-entropy stops falling",
-    "analytic line: perfect use of the window",
 )
 
 

@@ -6,6 +6,7 @@ from cl_imitate import populations, progress
 from cl_imitate.evaluation import results
 from cl_imitate.evaluation.controls.registry import CONTROLS
 from cl_imitate.evaluation.controls.study import Arrays, Study
+from cl_imitate.interruption import InterruptedRunError
 from cl_imitate.keeper import Keeper
 from cl_imitate.stages.artifacts import load_frozen, load_history, load_snapshot
 from cl_imitate.stages.run import Run, chunk_steps, contexts_of, keeper_of
@@ -15,11 +16,14 @@ def control_stage(run: Run) -> None:
     """Every control that the config names, one after the other; a finished one is not made again."""
     run.folder.require("train")
     keeper = keeper_of(run, "control")
-    with run.folder.stage("control", goes_on=not keeper.is_empty) as facts:
+    with run.folder.stage("control", goes_on=not keeper.is_empty, attempt=keeper.attempt) as facts:
         facts["run"] = list(run.experiment.controls.run)
         for name in run.experiment.controls.run:
             arrays = _measured(run, name, keeper)
             results.save_arrays(_path(run, name), arrays, fingerprint=run.folder.fingerprint)
+            if run.schedule.notice:
+                assert run.schedule.notice.number is not None
+                raise InterruptedRunError(run.schedule.notice.number)
 
 
 def _measured(run: Run, name: str, keeper: Keeper) -> Arrays:

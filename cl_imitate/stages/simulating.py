@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -51,6 +51,10 @@ def simulate_together(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
         errors, updates = _simulate(runs, keepers)
     except BaseException:
         for keeper in keepers:
+            with contextlib.suppress(
+                ValueError
+            ):  # what is being written must be, before another goes on from here
+                keeper.wait()
             keeper.attempt.put()
         raise
     for index, (run, keeper) in enumerate(zip(runs, keepers, strict=True)):
@@ -76,6 +80,9 @@ def _simulate(
                 continue
             elif run.experiment.fork is not None and num_steps <= run.experiment.fork.step:
                 population = populations.make(name, run.experiment)
+                shutil.rmtree(
+                    run.path / "histories" / name, ignore_errors=True
+                )  # of an attempt that was cut off
                 _writer(run, population, num_steps, None).close()  # all of it is the parent's
                 keeper.finish(name, {}, {"td_updates": 0})
             else:
@@ -183,7 +190,12 @@ def _live(cohort: list[_Life], num_steps: int, errors: dict[int, FloatingPointEr
             raise errors[lead.index]
 
     first, chunk = lead.first, chunk_steps(lead.run.experiment)
-    wanted = _Wanted(protocols.snapshot_steps(lead.run.experiment, joined.name), lead.keeper, joined.name)
+
+    def is_due(step: int) -> bool:
+        """Asked of a run that still saves: one that has diverged would call for a save at every chunk."""
+        return next(life for life in cohort if life.index not in errors).keeper.is_due(joined.name, step)
+
+    wanted = _Wanted(protocols.snapshot_steps(lead.run.experiment, joined.name), is_due)
     label = f"simulate {joined.name.replace('_', ' ')}"
     with (
         contextlib.suppress(FloatingPointError),
@@ -231,12 +243,13 @@ def _live(cohort: list[_Life], num_steps: int, errors: dict[int, FloatingPointEr
 class _Wanted:
     """The steps at which the ensemble is wanted whole: for a snapshot, or because a save is due just then."""
 
-    def __init__(self, snapshots: tuple[int, ...], keeper: Keeper, part: str):
+    def __init__(self, snapshots: tuple[int, ...], is_due: Callable[[int], bool]):
         self.snapshots, self.due = set(snapshots), set()
-        self._asks = keeper.steps(part)
+        self._is_due = is_due
 
     def __contains__(self, step: object) -> bool:
-        if step in self._asks:
+        assert isinstance(step, int)
+        if self._is_due(step):
             self.due.add(step)
         return step in self.snapshots or step in self.due
 

@@ -1,5 +1,7 @@
 """The stage in which imitators are trained on recorded histories."""
 
+import contextlib
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -59,6 +61,10 @@ def _train_some(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
         errors = _train_contexts(studies)
     except BaseException:
         for study in studies:
+            with contextlib.suppress(
+                ValueError
+            ):  # what is being written must be, before another goes on from here
+                study.keeper.wait()
             study.keeper.attempt.put()
         raise
     for study in studies:
@@ -275,6 +281,8 @@ def _loss_floor(experiment: config.Experiment, spec: Spec) -> float | None:
     has_changed = experiment.fork is not None and experiment.fork.rates_since > 0
     if learner.epsilon_start != learner.epsilon_end or has_changed:
         return None
+    if experiment.imitator.sees == "coin":  # then only what a random action is stays hidden
+        return learner.epsilon_end * math.log(spec.num_actions)
     return metrics.policy_entropy(learner.epsilon_end, spec.num_actions)
 
 

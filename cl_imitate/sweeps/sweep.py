@@ -58,6 +58,11 @@ def _open(request: Request) -> SweepDir:
     if not path.exists():
         path = load_config.find(str(path), beside=pathlib.Path())
     points = load_points(path, request.overrides)
+    if points[0].experiment.fork is not None:
+        raise ValueError(
+            f"{path} is a fork's: its points would not know where the run lies that it was forked from. Fork once for "
+            "each point: cl-imitate fork RUN --at STEP --set ..."
+        )
     for group in groups(points):
         check_runnable(group[0].experiment, path.parent)
     name = points[0].experiment.name

@@ -45,7 +45,7 @@ def write(sweep: SweepDir) -> pathlib.Path:
     kinds = {axis: _kind([point["values"][axis] for point in plan["points"]]) for axis in plan["axes"]}
     schema = pa.schema([("point", pa.string()), ("state", pa.string()), *kinds.items(), *_COLUMNS.items()])
     table = pa.Table.from_pylist(
-        [row for point in plan["points"] for row in rows(sweep, point)], schema=schema
+        [row for point in plan["points"] for row in rows(sweep, point, kinds)], schema=schema
     )
     for name, write_to in (
         ("table.parquet", pyarrow.parquet.write_table),
@@ -57,10 +57,12 @@ def write(sweep: SweepDir) -> pathlib.Path:
     return sweep.path / "table.csv"
 
 
-def rows(sweep: SweepDir, point: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows of one point; one without a question where it has no verdict."""
+def rows(
+    sweep: SweepDir, point: Mapping[str, Any], kinds: Mapping[str, pa.DataType]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one point; one without a question where it has no verdict. `kinds`: the columns of its axes."""
     state = sweep.state(point["name"])
-    kind = {axis: value if _is_plain(value) else json.dumps(value) for axis, value in point["values"].items()}
+    kind = {axis: _value(value, kinds[axis]) for axis, value in point["values"].items()}
     about = {
         "point": point["name"],
         "state": state["state"],
@@ -125,8 +127,9 @@ def _part_name(kind: str, part: Mapping[str, Any]) -> str:
     return f"{told}, unseen tasks" if kind == "unseen" else told
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | bool | int | float)
+def _value(value: Any, kind: pa.DataType) -> Any:
+    """An axis's value as it stands in a column of this kind."""
+    return value if kind != pa.string() or isinstance(value, str) else json.dumps(value)
 
 
 def _kind(values: list[Any]) -> pa.DataType:

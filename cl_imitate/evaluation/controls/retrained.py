@@ -162,11 +162,12 @@ def _compared(experiment: Experiment, real: Cell, altered: Cell) -> list[statist
         "later": lambda cell: gains.later_gains(cell, experiment),
     }[real.protocol]
     (own, whole), (other, _) = of(real), of(altered)
+    common: dict[str, Any] = {"task": real.task, "experiment": experiment}
     if real.protocol != "now":
         full = metrics.end_level(real, "learner", experiment.rules) - real.random_return
-        if not statistics.iqm_ratio(whole, full) >= experiment.rules.min_learner_gain:
+        gained = gains.estimate(statistics.iqm_ratio, whole, full, label=f"{real.name} learner", **common)
+        if not gained.value >= experiment.rules.min_learner_gain:
             return [statistics.nothing()] * 3
-    common: dict[str, Any] = {"task": real.task, "experiment": experiment}
     return [
         gains.estimate(gains.difference_of_shares, own, other, whole, label=f"{altered.name} less", **common),
         gains.estimate(statistics.iqm_ratio, own, whole, label=real.name, **common),

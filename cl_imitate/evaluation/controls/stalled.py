@@ -17,6 +17,7 @@ No recorded learner ever stalls, so a stalled prompt is something new to the imi
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import config, simulate, statistics
@@ -26,6 +27,7 @@ from cl_imitate.evaluation.imitator_arms import imitator_arms
 from cl_imitate.evaluation.learner_arms import learner_arm
 from cl_imitate.evaluation.protocols import Protocol
 from cl_imitate.evaluation.scene import Count
+from cl_imitate.learners import dqn
 from cl_imitate.simulate import Ensemble
 from cl_imitate.types import History
 
@@ -55,11 +57,13 @@ def going_on(study: Study, *, num_steps: int, hold: bool) -> tuple[Ensemble, His
     """The held-out learners `num_steps` after the stall, held or learning, and their whole histories up to there."""
     population, step = study.population("held_out"), stall_step(study.experiment)
     past, parts, ensemble = study.history("held_out"), [], None
+    age = jnp.int32(max(step - population.learner.learning_starts_steps, 0))
+    rates = dqn.hold_epsilon(population.rates, age) if hold else population.rates
     for ensemble, history in simulate.advance(
         study.snapshot(population, step),
         population.streams,
         population.env_params,
-        population.rates,
+        rates,
         **population.static,
         num_steps=num_steps,
         chunk_steps=study.chunk_steps,
