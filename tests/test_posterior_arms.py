@@ -227,7 +227,9 @@ def _truth_is_found(num: int) -> None:
     assert once_found.sum() > 5 * num  # of 19 chunks of steps each
     assert np.nanmean(distance[:, 1:][once_found]) < 1e-3
     without, _ = read(watched, found, removed=0)
-    assert (without.log_loss.mean(axis=1) > lived.log_loss.mean(axis=1) + 0.01).all()
+    worse = (without.log_loss - lived.log_loss).mean(axis=1)  # nats an action of each learner
+    assert worse.min() > 0
+    assert worse.mean() > 0.01
     assert without.weights[:, :, 0].max() == 0.0
 
 
