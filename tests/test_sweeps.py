@@ -285,15 +285,15 @@ def test_a_sweep_told_to_end_is_shown_meanwhile_and_goes_on(tmp_path):
     sets = [part for override in asked.overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "cl_imitate", "sweep", str(asked.config), *sets, "--resume"]
     command += ["--run-dir", str(asked.folder)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
     sweep = SweepDir(asked.folder)
-    while not (asked.folder / "points").exists() or sweep.state(sweep.names[0])["state"] != "running":
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(120) == 143
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not (asked.folder / "points").exists() or sweep.state(sweep.names[0])["state"] != "running":
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(120) == 143
     assert sweep.state(sweep.names[0])["state"] in ("stopped", "done")
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
     assert sweep.without_result() == []
