@@ -127,7 +127,7 @@ def make_mixture(
                     f"{hypotheses[0].name} has {getattr(first, name)}. All hypotheses live in lockstep on one "
                     "replay: give them the same."
                 )
-        members.setdefault(_without_rates(one.learner), []).append(index)
+        members.setdefault(dqn_lib.without_rates(one.learner), []).append(index)
     rates = [dqn_lib.hyperparams(one.learner, 1) for one in hypotheses]
     settings = Settings(
         rates=jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *rates),
@@ -137,13 +137,7 @@ def make_mixture(
         Group(dqn_lib.make_dqn(learner, spec), learner.target_period_updates, tuple(found))
         for learner, found in members.items()
     )
-    return Mixture(groups, _without_rates(first), copies, at_once, len(hypotheses)), settings
-
-
-def _without_rates(learner: config.Learner) -> config.Learner:
-    rates = dqn_lib.DQNHyperparams.__dataclass_fields__
-    defaults = {field.name: field.default for field in dataclasses.fields(learner) if field.name in rates}
-    return dataclasses.replace(learner, **defaults)
+    return Mixture(groups, dqn_lib.without_rates(first), copies, at_once, len(hypotheses)), settings
 
 
 def make_causes(mixture: Mixture, init: jax.Array, replay: jax.Array) -> Causes:

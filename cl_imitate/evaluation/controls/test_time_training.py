@@ -10,6 +10,7 @@ of the weights for each imitator seed, trained on the streams of all held-out le
 The weights' hash must differ then; that it does shows that the hash by which the frozen arms are judged can tell.
 """
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -46,7 +47,7 @@ def training_of(experiment: config.Experiment) -> config.Training:
     )
 
 
-class Trainer:
+class Trainer(abc.ABC):
     """Trains S imitators between the blocks that they act, each on its own copy of the streams.
 
     Attributes:
@@ -70,11 +71,12 @@ class Trainer:
         return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[seed : seed + 1]), self.params)
 
     def lived(self, record: Record) -> None:
-        """Told of every block that was acted."""
+        """Told of every block that was acted; who trains on another's stream need not know."""
+        del record
 
+    @abc.abstractmethod
     def stream(self, seed: int) -> tuple[History, int]:
         """What is trained on now: histories [n, T], and how much of them has been lived."""
-        raise NotImplementedError
 
     def after_block(self, params: Any, record: Record) -> Any:
         """What `imitator_arms` calls: trains where a round ends, but for the last one."""
