@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cl_imitate import checkpoint
+from cl_imitate import checkpoint, processes
 from cl_imitate.checksum import sha256
 from cl_imitate.interruption import InterruptedRunError, Notice
 
@@ -44,18 +44,17 @@ class Save(NamedTuple):
 
 
 class Keeper:
-    """The saves and results of one stage, in a folder of its own."""
+    """The saves and results of one stage, in a folder of its own.
 
-    def __init__(self, folder: pathlib.Path, schedule: Schedule):
-        self._folder, self._schedule = folder, schedule
+    Each process of a job has one for what it does by itself. What they do together is in a folder of the first one,
+    and the others only read there (`writes` is False).
+    """
+
+    def __init__(self, folder: pathlib.Path, schedule: Schedule, *, writes: bool = True):
+        self._folder, self._schedule, self._writes = folder, schedule, writes
         self._last_time, self._last_step = time.monotonic(), {}
         self._sealing: Future | None = None
         self._beside = ThreadPoolExecutor(1, "save")
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is kept that a stage could go on from."""
-        return not any(self._folder.glob("*/*.json"))
 
     # ---- saves
 
@@ -70,6 +69,15 @@ class Keeper:
         far = schedule.every_steps and step - self._last_step.get(part, 0) >= schedule.every_steps
         return bool(late or far)
 
+    def is_due_together(self, part: str, step: int) -> bool:
+        """The same, asked by all processes of a job at the same step: due for one is due for all."""
+        due, number = self.is_due(part, step), self._schedule.notice.number
+        told = processes.exchange(f"{part} at {step}", [due, number])
+        numbers = [number for _, number in told if number is not None]
+        if numbers and not self._schedule.notice:
+            self._schedule.notice.number = numbers[0]
+        return any(due for due, _ in told)
+
     def steps(self, part: str, *, from_step: int = 0) -> "DueSteps":
         """Asked whether it holds a step, it says whether a save is due there; the part begins at `from_step`."""
         return DueSteps(self, part, from_step)
@@ -81,6 +89,9 @@ class Keeper:
           InterruptedRunError: there was a notice to stop. The save is then complete.
           ValueError: an earlier save could not be written.
         """
+        if not self._writes:
+            self._end_if_told()
+            return
         self.wait()
         path = self._folder / part / f"step_{step}"
         written = self._guard(path, self._begin, path, tree)
@@ -89,6 +100,10 @@ class Keeper:
         self._sealing = self._beside.submit(self._seal, path, written, {**circumstances, "facts": facts})
         if self._schedule.notice:
             self.wait()
+            self._end_if_told()
+
+    def _end_if_told(self) -> None:
+        if self._schedule.notice:
             assert self._schedule.notice.number is not None
             raise InterruptedRunError(self._schedule.notice.number)
 
@@ -99,7 +114,8 @@ class Keeper:
             path = seal.with_suffix("")
             if problem := _damage(path, seal):
                 print(f"warning: {problem}; going on from before it", file=sys.stderr, flush=True)
-                self._remove(path)  # or it would count as the newest, and a whole one would make room for it
+                if self._writes:
+                    self._remove(path)  # or it would count as the newest, and a whole one would make room for it
                 continue
             told = _told(seal)
             if (told["device"], told["jax"]) != (_device(), jax.__version__):
@@ -143,6 +159,8 @@ class Keeper:
 
     def finish(self, part: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """A part is done: its result is kept, its saves are not."""
+        if not self._writes:
+            return
         self.wait()
         folder = self._folder / part
         path = folder / "result"

@@ -16,7 +16,7 @@ import filelock
 import jax
 
 import cl_imitate
-from cl_imitate import compiling
+from cl_imitate import compiling, processes
 
 STAGES = ("simulate", "gate", "train", "evaluate", "report")
 _ARTIFACTS = {
@@ -55,6 +55,11 @@ class RunDir:
 
     def forget(self, stage: str) -> None:
         """A stage and all later ones count as not done; what they left is removed when they are done again."""
+        if processes.is_first():
+            self._forget(stage)
+        processes.exchange("forgotten")
+
+    def _forget(self, stage: str) -> None:
         if stage in ("simulate", "gate"):
             shutil.rmtree(self.path / "gate", ignore_errors=True)
         manifest = self.manifest
@@ -67,9 +72,15 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Keep every other process out of the folder; the lock ends with this process, however it ends.
 
+        A job's first process holds it for all of them.
+
         Raises:
           ValueError: another process is at work there.
         """
+        if not processes.is_first():
+            processes.exchange("locked")
+            yield
+            return
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -78,6 +89,7 @@ class RunDir:
                 f"{self.path}: another process is at work in this folder. Wait for it, or use another --run-dir."
             ) from error
         try:
+            processes.exchange("locked")
             yield
         finally:
             lock.release()
@@ -86,21 +98,52 @@ class RunDir:
         """Where a stage under way keeps what it can go on from; gone when it is done."""
         return self.path / "resume" / stage
 
-    @contextmanager
-    def stage(self, name: str, *, goes_on: bool = False) -> Iterator[dict[str, Any]]:
-        """Do a stage: what an unfinished attempt left is removed unless it `goes_on`, and success is marked.
+    def goes_on(self, stage: str) -> bool:
+        """Whether something is kept that a stage can go on from.
 
-        Yields a dict: what is put there is kept in the manifest beside the seconds.
+        Raises:
+          ValueError: another number of processes kept it.
         """
-        for artifact in () if goes_on else _ARTIFACTS[name]:
+        folder = self.keeper_path(stage)
+        kept_by = {1} if any(folder.glob("*/*.json")) else set()
+        kept_by |= {
+            int(seal.parts[-3].rpartition("_")[2]) for seal in folder.glob("process_*_of_*/*/*.json")
+        }
+        if kept_by - {processes.count()}:
+            raise ValueError(
+                f"{self.path}: the stage {stage} was left by {max(kept_by)} processes, and these are "
+                f"{processes.count()}. Go on with {max(kept_by)}, or do this stage again: `cl-imitate {stage} --again` "
+                "with this --run-dir."
+            )
+        return bool(kept_by)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Do a stage: what an unfinished attempt left is removed unless it goes on, and success is marked.
+
+        Yields a dict: what is put there is kept in the manifest beside the seconds. The processes of a job begin and
+        end a stage together, and the first one marks it.
+        """
+        if processes.is_first() and not self.goes_on(name):
+            self._remove(name)
+        processes.exchange(f"{name} begins")
+        facts: dict[str, Any] = {}
+        start, compiled = time.perf_counter(), compiling.seconds()
+        yield facts
+        processes.exchange(f"{name} is done")
+        if processes.is_first():
+            self._mark(name, start, compiled, facts)
+        processes.exchange(f"{name} is marked")
+
+    def _remove(self, stage: str) -> None:
+        for artifact in _ARTIFACTS[stage]:
             path = self.path / artifact
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        facts: dict[str, Any] = {}
-        start, compiled = time.perf_counter(), compiling.seconds()
-        yield facts
+
+    def _mark(self, name: str, start: float, compiled: float, facts: dict[str, Any]) -> None:
         manifest = self.manifest
         manifest["stages"][name] = {
             "seconds": round(time.perf_counter() - start, 2),
@@ -108,29 +151,49 @@ class RunDir:
             "git_revision": _git_revision(),
             **facts,
         }
+        if processes.count() > 1:
+            manifest["stages"][name]["processes"] = processes.count()
         _write_json(self.path / "manifest.json", manifest)
         shutil.rmtree(self.keeper_path(name), ignore_errors=True)
 
     def note(self, **facts: Any) -> None:
-        """Facts about the whole run, kept in the manifest."""
-        _write_json(self.path / "manifest.json", {**self.manifest, **facts})
+        """Facts about the whole run, kept in the manifest; all processes of a job know them afterwards."""
+        if processes.is_first():
+            _write_json(self.path / "manifest.json", {**self.manifest, **facts})
+        processes.exchange("noted")
 
     def log(self, **metrics: Any) -> None:
-        """One line of metrics.jsonl."""
+        """One line of metrics.jsonl, from a job's first process."""
+        if not processes.is_first():
+            return
         with (self.path / "metrics.jsonl").open("a") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
 
     def write_json(self, name: str, value: Any) -> None:
-        """A JSON file of the run, replaced whole."""
-        _write_json(self.path / name, value)
+        """A JSON file of the run, replaced whole; a job's first process writes it."""
+        if processes.is_first():
+            _write_json(self.path / name, value)
 
 
 def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
-    """Make a run's folder, or open the one that this configuration made.
+    """Make a run's folder, or open the one that this configuration made. A job's first process makes it.
 
     Raises:
-      ValueError: the folder holds another configuration's run, or something else.
+      ValueError: the folder holds another configuration's run, or something else; or the processes of a job do not
+        see the same folder.
     """
+    if processes.is_first():
+        _make_or_open(path, fingerprint=fingerprint, config_text=config_text)
+    processes.exchange("folder made")
+    if not (path / "manifest.json").exists():
+        raise ValueError(
+            f"{path.absolute()} is not there for process {processes.index()} of this job. All of them need one shared "
+            "folder: give --run-dir a path on a file system that all machines see."
+        )
+    return _make_or_open(path, fingerprint=fingerprint, config_text=config_text)
+
+
+def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
     manifest = path / "manifest.json"
     if manifest.exists():
         try:
@@ -176,7 +239,8 @@ def _circumstances() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": f"{device.platform} {device.device_kind}",
-        "num_devices": jax.local_device_count(),
+        "num_devices": jax.device_count(),
+        "num_processes": processes.count(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }

@@ -140,7 +140,6 @@ def test_if_no_save_is_whole_there_is_none(tmp_path):
 
 def test_a_finished_part_has_a_result_and_no_saves(tmp_path):
     keeper = kept(tmp_path, 1)
-    assert not keeper.is_empty
     arrays = {"a.b": np.arange(6.0).reshape(2, 3), "c": np.array([1], np.uint8)}
     keeper.finish("life", arrays, {"spent": 5})
     found, facts = Keeper(tmp_path, NEVER).finished("life")

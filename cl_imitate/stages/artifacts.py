@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from cl_imitate import checkpoint, config, keys, populations, simulate
+from cl_imitate import checkpoint, config, keys, populations, processes, simulate
 from cl_imitate.evaluation import frozen, protocols
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.imitator_arms import frozen_name
@@ -32,16 +33,49 @@ def snapshot_path(run: Run, name: str, step: int) -> pathlib.Path:
     return run.path / "checkpoints" / "learners" / name / f"step_{step}"
 
 
-def save_snapshot(run: Run, name: str, step: int, ensemble: simulate.Ensemble) -> None:
-    """Keep a population as it is at a step; what was there is replaced."""
+def save_snapshot(run: Run, name: str, step: int, ensemble: simulate.Ensemble, learners: range) -> None:
+    """Keep a population as it is at a step; what was there is replaced. A process of a job keeps its own `learners`."""
     path = snapshot_path(run, name, step)
+    if processes.count() > 1:
+        path = path / f"learners_{learners.start}_{learners.stop}"
     shutil.rmtree(path, ignore_errors=True)  # a run that goes on comes by again
-    checkpoint.save(path, ensemble)
+    if processes.count() > 1:
+        checkpoint.save_alone(path, ensemble)
+    else:
+        checkpoint.save(path, ensemble)
 
 
-def load_snapshot(run: Run, population: populations.Population, step: int) -> simulate.Ensemble:
-    """The population as it was at a step. Raises ValueError: missing or damaged."""
-    return checkpoint.load(snapshot_path(run, population.name, step), population.abstract())
+def load_snapshot(
+    run: Run, population: populations.Population, step: int, learners: range | None = None
+) -> simulate.Ensemble:
+    """The population, or some of its learners, as it was at a step.
+
+    Raises:
+      ValueError: missing or damaged.
+    """
+    path = snapshot_path(run, population.name, step)
+    everybody = range(population.num_learners)
+    learners = everybody if learners is None else learners
+    if not any(path.glob("learners_*")):
+        whole = checkpoint.load(path, population.abstract())
+        return whole if learners == everybody else _some(whole, learners)
+    parts = []
+    for share in sorted(path.glob("learners_*"), key=lambda path: int(path.name.split("_")[1])):
+        first, stop = map(int, share.name.split("_")[1:])
+        wanted = range(max(first, learners.start), min(stop, learners.stop))
+        if wanted:
+            part = checkpoint.load(share, population.members(np.arange(first, stop)).abstract())
+            parts.append(_some(part, range(wanted.start - first, wanted.stop - first)))
+    found = jax.tree.map(lambda *xs: jnp.concatenate(xs) if xs[0].ndim else xs[0], *parts) if parts else None
+    if found is None or len(found.obs) != len(learners):
+        raise ValueError(
+            f"the snapshot {path} lacks learners. Redo its stage with --again: simulate, with this --run-dir."
+        )
+    return found
+
+
+def _some(ensemble: simulate.Ensemble, learners: range) -> simulate.Ensemble:
+    return jax.tree.map(lambda x: x[learners.start : learners.stop] if x.ndim else x, ensemble)
 
 
 def load_history(run: Run, name: str, spec: Spec) -> History:

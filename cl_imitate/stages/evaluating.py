@@ -24,7 +24,7 @@ def evaluate_stage(run: Run) -> None:
     experiment = run.experiment
     count = Count()
     keeper = keeper_of(run, "evaluate")
-    with run.folder.stage("evaluate", goes_on=not keeper.is_empty) as facts:
+    with run.folder.stage("evaluate") as facts:
         sources = {name: populations.make(name, experiment) for name in recorded_steps(experiment)}
         spec = sources["held_out"].family.env.spec
         past = {name: load_history(run, name, spec) for name in sources if name != "recorded"}

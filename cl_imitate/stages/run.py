@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from cl_imitate import config, load_config, simulate
+from cl_imitate import config, load_config, processes, simulate
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import protocols
 from cl_imitate.imitators.make import make_imitator
@@ -48,9 +48,15 @@ def open_stage_run(
     return Run(experiment, folder, origin, schedule or Schedule())
 
 
-def keeper_of(run: Run, stage: str) -> Keeper:
-    """What keeps the saves of a stage."""
-    return Keeper(run.folder.keeper_path(stage), run.schedule)
+def keeper_of(run: Run, stage: str, *, together: bool = False) -> Keeper:
+    """What keeps the saves of a stage: each process's own ones, or those of what all do `together`."""
+    folder, num = run.folder.keeper_path(stage), processes.count()
+    if num == 1:
+        return Keeper(folder, run.schedule)
+    whose = 0 if together else processes.index()
+    return Keeper(
+        folder / f"process_{whose}_of_{num}", run.schedule, writes=whose == processes.index()
+    )
 
 
 def with_block_size(experiment: config.Experiment, size: int) -> config.Experiment:

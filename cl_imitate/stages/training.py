@@ -22,7 +22,7 @@ def train_stage(run: Run) -> None:
     experiment = run.experiment
     spec = populations.make("recorded", experiment).family.env.spec
     keeper = keeper_of(run, "train")
-    with run.folder.stage("train", goes_on=not keeper.is_empty) as facts:
+    with run.folder.stage("train") as facts:
         source = _source(run, spec)
         curves: list[dict] = []
         trained = {}
