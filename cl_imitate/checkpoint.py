@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cl_imitate import processes
 from orbax.checkpoint import v1 as ocp
 
+from cl_imitate import processes
 
 _ALONE = "leaves.npz"
 _beside = ThreadPoolExecutor(1, "write")

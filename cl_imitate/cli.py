@@ -4,7 +4,8 @@ import dataclasses
 import os
 import pathlib
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
@@ -28,6 +29,17 @@ class StageArguments:
     """How often a stage under way saves what --resume goes on from (0: only when told to stop)."""
     save_every_steps: int = 0
     """The same, counted in steps of what is under way (0: not counted)."""
+    distributed: Literal["auto", "on", "off"] = "auto"
+    """Whether this process is one of a job of several. auto: with --coordinator, or as one of several tasks of a Slurm
+    step; on: also as any other cluster tells (Open MPI, TPU pods)."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Where the job's first process listens; for all of its processes the same. Left out: the cluster tells."""
+    num_processes: int | None = None
+    """How many processes the job has. Left out: the cluster tells."""
+    process_id: int | None = None
+    """Which of them this is, from 0 on. Left out: the cluster tells."""
+    cpu_devices: int = 0
+    """Without an accelerator: into how many devices this process's cores are divided (0: one a core, at most 8)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +109,42 @@ def main() -> None:
     try:
         _dispatch(command)
     except (ValueError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"error: {error}")
     except InterruptedRunError as interrupted:
-        print(f"{interrupted}", file=sys.stderr)
-        sys.exit(interrupted.exit_code)
+        _end(interrupted.exit_code, f"{interrupted}")
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(1, f"error: {error}")
+    except Exception as error:
+        if not _is_one_of_several():
+            raise
+        _end(1, _told_by_one_of_several(error))
+
+
+def _end(code: int, message: str) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    if _is_one_of_several():
+        from cl_imitate import processes
+
+        processes.leave(code)
+    sys.exit(code)
+
+
+def _is_one_of_several() -> bool:
+    if "jax" not in sys.modules:
+        return False
+    from cl_imitate import processes
+
+    return processes.count() > 1
+
+
+def _told_by_one_of_several(error: Exception) -> str:
+    """What another one said is said; all else with a trace, for jax has many ways to say that a peer is gone."""
+    from cl_imitate import processes
+
+    if isinstance(error, processes.OtherProcessEndedError):
+        return f"error: {error}"
+    trace = "".join(traceback.format_exception(error))
+    return f"{trace}error: process {processes.index()} of this job ends here (or lost another one: see what that says)"
 
 
 def _dispatch(command: Command) -> None:
@@ -117,17 +157,31 @@ def _dispatch(command: Command) -> None:
 
         show.show(command.run_dir)
     else:
-        set_up_jax()
+        set_up_jax(command.cpu_devices)
+        _join_job(command)
         _run_stages(command)
 
 
-def set_up_jax() -> None:
+def _join_job(command: StageArguments) -> None:
+    told = (command.coordinator, command.num_processes, command.process_id)
+    is_slurm_step = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    if command.distributed == "off" and any(value is not None for value in told):
+        raise ValueError("--distributed off goes with none of --coordinator, --num-processes, --process-id.")
+    if command.distributed == "on" or (
+        command.distributed == "auto" and (is_slurm_step or any(value is not None for value in told))
+    ):
+        from cl_imitate import processes
+
+        processes.begin(*told)
+
+
+def set_up_jax(cpu_devices: int = 0) -> None:
     """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
     # Errors only: that the compiler will drop a partitioner (see `sharding`) helps nobody who starts a run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import jax
 
-    jax.config.update("jax_num_cpu_devices", min(_num_cores(), _MAX_CPU_DEVICES))
+    jax.config.update("jax_num_cpu_devices", cpu_devices or min(_num_cores(), _MAX_CPU_DEVICES))
     if jax.config.jax_compilation_cache_dir is None:
         try:
             _CACHE.mkdir(parents=True, exist_ok=True)
@@ -145,7 +199,9 @@ def _num_cores() -> int:
 
 
 def _run_stages(command: Run | OneStage) -> None:
-    with noticed() as notice:
+    from cl_imitate import processes
+
+    with noticed(processes.make_notice()) as notice:
         run = _open(command, notice)
         try:
             _run_noticed(command, run)
@@ -157,31 +213,39 @@ def _run_stages(command: Run | OneStage) -> None:
 
 
 def _run_noticed(command: Run | OneStage, run) -> None:
-    from cl_imitate import show
+    from cl_imitate import processes, show
     from cl_imitate.stages.corridor import STAGE_FUNCTIONS, run_all
 
     with run.folder.lock():
+        if processes.is_first():  # the others do what it does, or end with it
+            _check_what_is_there(command, run)
+        processes.exchange("checked")
         if isinstance(command, OneStage):
             name = type(command).__name__.lower()
             if command.again:
                 run.folder.forget(name)
-            elif run.folder.is_done(name):
-                raise ValueError(
-                    f"{run.path}: the stage {name} has finished here already. Add --again to redo it and all "
-                    "later ones, or use another --run-dir."
-                )
             STAGE_FUNCTIONS[name](run)
             return
-        if not command.resume and (run.folder.manifest["stages"] or (run.path / "resume").exists()):
-            raise ValueError(
-                f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir."
-            )
         run_all(run)
-    show.show(run.path)
+    if processes.is_first():
+        show.show(run.path)
+
+
+def _check_what_is_there(command: Run | OneStage, run) -> None:
+    """Raises ValueError where the command would do again what has been done."""
+    if isinstance(command, OneStage):
+        name = type(command).__name__.lower()
+        if run.folder.is_done(name) and not command.again:
+            raise ValueError(
+                f"{run.path}: the stage {name} has finished here already. Add --again to redo it and all "
+                "later ones, or use another --run-dir."
+            )
+    elif not command.resume and (run.folder.manifest["stages"] or (run.path / "resume").exists()):
+        raise ValueError(f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir.")
 
 
 def _open(command: StageArguments, notice: Notice):
-    from cl_imitate import load_config
+    from cl_imitate import load_config, processes
     from cl_imitate.keeper import Schedule
     from cl_imitate.stages.run import check_runnable, open_stage_run
 
@@ -202,4 +266,6 @@ def _open(command: StageArguments, notice: Notice):
         every_seconds=command.save_every_seconds, every_steps=command.save_every_steps, notice=notice
     )
     folder = command.run_dir or pathlib.Path("runs", experiment.name)
+    processes.check_equal("configuration", load_config.fingerprint(experiment))
+    processes.check_equal("--run-dir", str(folder.absolute()))
     return open_stage_run(experiment, folder, origin, schedule)

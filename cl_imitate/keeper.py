@@ -115,7 +115,9 @@ class Keeper:
             if problem := _damage(path, seal):
                 print(f"warning: {problem}; going on from before it", file=sys.stderr, flush=True)
                 if self._writes:
-                    self._remove(path)  # or it would count as the newest, and a whole one would make room for it
+                    self._remove(
+                        path
+                    )  # or it would count as the newest, and a whole one would make room for it
                 continue
             told = _told(seal)
             if (told["device"], told["jax"]) != (_device(), jax.__version__):
@@ -129,6 +131,19 @@ class Keeper:
             self._last_step[part] = _step(seal)
             return Save(_step(seal), facts, checkpoint.load(path, like(facts)))
         return None
+
+    def load_together(self, part: str, like: Callable[[dict[str, Any]], Any]) -> Save | None:
+        """The same for all processes of a job: the first one passes over what is damaged, then all read the same."""
+        saved = self.load(part, like) if self._writes else None
+        processes.exchange(f"{part} looked at")
+        if not self._writes:
+            saved = self.load(part, like)
+        steps = processes.exchange(f"{part} read", None if saved is None else saved.step)
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"{self._folder / part}: the processes of this job found saves of the steps {steps}."
+            )
+        return saved
 
     def wait(self) -> None:
         """Until what is being written is written. Raises ValueError where it could not be."""

@@ -106,9 +106,7 @@ class RunDir:
         """
         folder = self.keeper_path(stage)
         kept_by = {1} if any(folder.glob("*/*.json")) else set()
-        kept_by |= {
-            int(seal.parts[-3].rpartition("_")[2]) for seal in folder.glob("process_*_of_*/*/*.json")
-        }
+        kept_by |= {int(seal.parts[-3].rpartition("_")[2]) for seal in folder.glob("process_*_of_*/*/*.json")}
         if kept_by - {processes.count()}:
             raise ValueError(
                 f"{self.path}: the stage {stage} was left by {max(kept_by)} processes, and these are "

@@ -1,7 +1,8 @@
 """Next-action prediction on learners' histories: the only learning an imitator ever does.
 
-M imitators (seeds x forks) are trained in lockstep as one `vmap`, split over the local devices. Histories stay
-on the device; an update's windows are drawn from a key folded with the update's number, so a resume is exact.
+M imitators (seeds x forks) are trained in lockstep as one `vmap`, split over the devices of all processes; with
+`training.shard` = "data" or "fsdp" each imitator's batch (and weights) too. Histories stay on the device; an update's
+windows are drawn from a key folded with the update's number, so a resume is exact.
 """
 
 import functools
@@ -130,8 +131,8 @@ def init_train_state(
     )
 
 
-def _update(params, opt_state, key, fork_step, update, history, *, imitator, training, context_steps):
-    """One update of one imitator."""
+def _update(params, opt_state, key, fork_step, update, history, *, imitator, training, context_steps, mesh):
+    """One update of one imitator. With a mesh, its batch is split over `data`, and a compiler sums the gradients."""
     context = contexts.sample_windows(
         contexts.batch_key(key, update),
         history,
@@ -141,9 +142,12 @@ def _update(params, opt_state, key, fork_step, update, history, *, imitator, tra
         num_windows=training.batch_size,
         num_actions=imitator.num_actions,
     )
+    context = context if mesh is None else sharding.split_batch(context, mesh)
     dropout_key = keys.at_step(keys.stream(key, keys.Stream.DROPOUT), update)
 
     def loss(params):
+        if training.shard == "fsdp":
+            params = sharding.whole_members(params, mesh)
         return next_action_loss(imitator.logits(params, context.tokens, dropout_key), context)
 
     value, grads = jax.value_and_grad(loss)(params)
@@ -152,7 +156,7 @@ def _update(params, opt_state, key, fork_step, update, history, *, imitator, tra
     return optax.apply_updates(params, delta), opt_state, value
 
 
-def _held_out(params, key, fork_step, history, *, imitator, training, context_steps):
+def _held_out(params, key, fork_step, history, *, imitator, training, context_steps, mesh):
     context = contexts.sample_windows(
         contexts.batch_key(key, 0),  # the same windows every time
         history,
@@ -162,6 +166,10 @@ def _held_out(params, key, fork_step, history, *, imitator, training, context_st
         num_windows=training.evaluate_windows,
         num_actions=imitator.num_actions,
     )
+    if mesh is not None:
+        context = sharding.split_batch(context, mesh)
+    if training.shard == "fsdp":
+        params = sharding.whole_members(params, mesh)
     return next_action_loss(imitator.logits(params, context.tokens, None), context)
 
 
@@ -186,36 +194,75 @@ def train_chunk(
 ) -> tuple[TrainState, jax.Array, jax.Array]:
     """`num_updates` updates of M imitators; `state` is donated. Losses [M, num_updates], held-out [M]."""
     static = {"imitator": imitator, "training": training, "context_steps": context_steps}
-
-    def chunk(state, imitator_keys, fork_steps, history, held_out, held_out_key):
-        def body(state, _):
-            step = jax.vmap(functools.partial(_update, **static), in_axes=(0, 0, 0, 0, None, None))
-            params, opt_state, loss = step(
-                state.params, state.opt_state, imitator_keys, fork_steps, state.update, history
-            )
-            return state.replace(params=params, opt_state=opt_state, update=state.update + 1), loss
-
-        state, losses = jax.lax.scan(body, state, None, num_updates)
-        measure = jax.vmap(functools.partial(_held_out, **static), in_axes=(0, None, 0, None))
-        loss = measure(state.params, held_out_key, fork_steps, held_out)
-        is_best = loss < state.best_loss
-
-        def keep(best, new):
-            return jnp.where(is_best.reshape(-1, *[1] * (new.ndim - 1)), new, best)
-
-        state = state.replace(
-            best_params=jax.tree.map(keep, state.best_params, state.params),
-            best_loss=jnp.minimum(loss, state.best_loss),
-        )
-        return state, jnp.swapaxes(losses, 0, 1), loss
-
+    chunk = functools.partial(_chunk, num_updates=num_updates, **static)
+    arguments = (state, imitator_keys, fork_steps, history, held_out, held_out_key)
+    if training.shard != "members":
+        return chunk(*arguments, mesh=mesh)
     split, whole = sharding.SPLIT, sharding.WHOLE
     return sharding.over_ensemble(
         chunk,
         mesh,
         in_specs=(SPECS, split, split, whole, whole, whole),
         out_specs=(SPECS, split, split),
-    )(state, imitator_keys, fork_steps, history, held_out, held_out_key)
+    )(*arguments)
+
+
+def _chunk(
+    state, imitator_keys, fork_steps, history, held_out, held_out_key, *, num_updates, mesh=None, **static
+):
+    """`num_updates` updates. Without a mesh, of one device's members; with one, of all, for a compiler to split."""
+    static["mesh"] = mesh
+    over_members = functools.partial(jax.vmap, spmd_axis_name=None if mesh is None else sharding.ENSEMBLE)
+
+    def stay(state: TrainState) -> TrainState:
+        if mesh is None:
+            return state
+        shardings = _shardings(state, mesh, static["training"])
+        return jax.tree.map(jax.lax.with_sharding_constraint, state, shardings)
+
+    def body(state, _):
+        step = over_members(functools.partial(_update, **static), in_axes=(0, 0, 0, 0, None, None))
+        params, opt_state, loss = step(
+            state.params, state.opt_state, imitator_keys, fork_steps, state.update, history
+        )
+        return stay(state.replace(params=params, opt_state=opt_state, update=state.update + 1)), loss
+
+    state, losses = jax.lax.scan(body, state, None, num_updates)
+    measure = over_members(functools.partial(_held_out, **static), in_axes=(0, None, 0, None))
+    loss = measure(state.params, held_out_key, fork_steps, held_out)
+    is_best = loss < state.best_loss
+
+    def keep(best, new):
+        return jnp.where(is_best.reshape(-1, *[1] * (new.ndim - 1)), new, best)
+
+    state = state.replace(
+        best_params=jax.tree.map(keep, state.best_params, state.params),
+        best_loss=jnp.minimum(loss, state.best_loss),
+    )
+    return stay(state), jnp.swapaxes(losses, 0, 1), loss
+
+
+def _specs(state: TrainState, mesh: jax.sharding.Mesh, training: config.Training) -> TrainState:
+    """Where the state lies."""
+    if training.shard != "fsdp":
+        return SPECS
+    return SPECS.replace(
+        **{
+            name: sharding.sharded_members(getattr(state, name), mesh)
+            for name in ("params", "opt_state", "best_params")
+        }
+    )
+
+
+def _shardings(state: TrainState, mesh: jax.sharding.Mesh, training: config.Training) -> TrainState:
+    specs = jax.tree.broadcast(
+        _specs(state, mesh, training), state, is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec)
+    )
+    return jax.tree.map(
+        lambda spec: jax.sharding.NamedSharding(mesh, spec),
+        specs,
+        is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
+    )
 
 
 def fit(
@@ -237,13 +284,18 @@ def fit(
       imitator_keys: keys [M]. fork_steps: int [M], where each imitator's data stop.
       feed: the recorded learners' histories [N, T], all at once or some at a time; at most one is on the device.
       held_out: those of learners that are not trained on, by which progress is measured.
-      devices: where to train; None: on all local ones.
+      devices: where to train; None: on all, of all processes of the job.
 
     Raises:
       FloatingPointError: a loss is not finite; the message names the imitator and the update.
     """
-    mesh = sharding.ensemble_mesh(imitator_keys.shape[0], devices)
-    state = sharding.place(state, mesh, SPECS)
+    mesh = sharding.training_mesh(
+        imitator_keys.shape[0],
+        training.batch_size,
+        splits_batches=training.shard != "members",
+        devices=devices,
+    )
+    state = sharding.place(state, mesh, _specs(state, mesh, training))
     imitator_keys, fork_steps = sharding.place((imitator_keys, fork_steps), mesh, sharding.SPLIT)
     held_out, held_out_key = sharding.place((held_out, held_out_key), mesh, sharding.WHOLE)
     history, until = None, -1
@@ -266,7 +318,7 @@ def fit(
             num_updates=num_updates,
             mesh=mesh,
         )
-        losses, held_out_loss = np.asarray(losses), np.asarray(held_out_loss)
+        losses, held_out_loss = sharding.on_host((losses, held_out_loss))
         if not np.isfinite(losses).all():
             member, offset = np.argwhere(~np.isfinite(losses))[0]
             raise FloatingPointError(

@@ -123,12 +123,12 @@ class Writer:
         self._path, self._part, self._is_alone = path, part, len(cuts) == 1
         self._first, self._end = cuts[part], [*cuts, num_learners][part + 1]
         self._dtype = row_dtype(spec)
+        self._shard_learners = math.gcd(min(_SHARD_LEARNERS, num_learners), *cuts)
         if go_on is None and part == 0:
             if path.exists():
                 raise FileExistsError(f"{path} exists and is not overwritten. Use another --run-dir.")
             path.mkdir(parents=True)
-            shard_learners = math.gcd(min(_SHARD_LEARNERS, num_learners), *cuts)
-            self._array = _create(path, num_learners, num_steps, self._dtype.itemsize, shard_learners)
+            self._array = _create(path, num_learners, num_steps, self._dtype.itemsize, self._shard_learners)
         else:
             self._array = ts.open(_where(path)).result()
         self._shard_steps = min(_SHARD_STEPS, num_steps)
@@ -180,9 +180,9 @@ class Writer:
             _write_json(self._path / f"part_{self._part}.json", part)
 
     def _files(self) -> list[pathlib.Path]:
-        folder, shard_learners = self._path / "steps.zarr", self._array.chunk_layout.write_chunk.shape[0]
+        folder = self._path / "steps.zarr"
         files = [] if self._part else [file for file in folder.iterdir() if file.is_file()]
-        for row in range(self._first // shard_learners, -(-self._end // shard_learners)):
+        for row in range(self._first // self._shard_learners, -(-self._end // self._shard_learners)):
             files += [file for file in (folder / "c" / str(row)).rglob("*") if file.is_file()]
         return sorted(files)
 
@@ -216,7 +216,9 @@ def join(path: pathlib.Path) -> None:
     parts = [json.loads(file.read_text()) for file in path.glob("part_*.json")]
     counted = sum(end - first for first, end in (part["learners"] for part in parts))
     if counted != manifest["num_learners"]:
-        raise ValueError(f"{path} was not finished ({counted} of {manifest['num_learners']} learners). {_FIX}")
+        raise ValueError(
+            f"{path} was not finished ({counted} of {manifest['num_learners']} learners). {_FIX}"
+        )
     shards = {name: told for part in parts for name, told in part["shards"].items()}
     manifest["committed_steps"], manifest["shards"] = manifest["num_steps"], dict(sorted(shards.items()))
     _write_json(path / "manifest.json", manifest)

@@ -54,9 +54,7 @@ def keeper_of(run: Run, stage: str, *, together: bool = False) -> Keeper:
     if num == 1:
         return Keeper(folder, run.schedule)
     whose = 0 if together else processes.index()
-    return Keeper(
-        folder / f"process_{whose}_of_{num}", run.schedule, writes=whose == processes.index()
-    )
+    return Keeper(folder / f"process_{whose}_of_{num}", run.schedule, writes=whose == processes.index())
 
 
 def with_block_size(experiment: config.Experiment, size: int) -> config.Experiment:

@@ -36,7 +36,10 @@ def _pick_block_size(run: Run) -> None:
     if processes.is_first():
         population = populations.make("recorded", with_block_size(run.written, 1))
         size, rates = block_size.choose(population, chunk_steps=chunk_steps(run.written))
-        measured = {"picked": size, "steps_per_second": {str(tried): round(rate) for tried, rate in rates.items()}}
+        measured = {
+            "picked": size,
+            "steps_per_second": {str(tried): round(rate) for tried, rate in rates.items()},
+        }
     run.folder.note(block_size=measured)
 
 

@@ -7,7 +7,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from cl_imitate import checkpoint, config, cost, feeds, keys, populations, progress, train
+from cl_imitate import (
+    checkpoint,
+    config,
+    cost,
+    feeds,
+    keys,
+    populations,
+    processes,
+    progress,
+    sharding,
+    train,
+)
 from cl_imitate.evaluation import frozen, metrics
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.keeper import Keeper
@@ -21,7 +32,7 @@ def train_stage(run: Run) -> None:
     run.folder.require("simulate")
     experiment = run.experiment
     spec = populations.make("recorded", experiment).family.env.spec
-    keeper = keeper_of(run, "train")
+    keeper = keeper_of(run, "train", together=True)
     with run.folder.stage("train") as facts:
         source = _source(run, spec)
         curves: list[dict] = []
@@ -62,7 +73,8 @@ def _train_context(
             return params, done[1]["curves"]
         print(f"warning: {imitator_path(run, context_steps)} was altered: training again", file=sys.stderr)
     price = cost.of(experiment.imitator, spec, context_steps=context_steps)
-    print(f"{len(forks)} imitators of context {context_steps}: {price} each", file=sys.stderr)
+    if processes.is_first():
+        print(f"{len(forks)} imitators of context {context_steps}: {price} each", file=sys.stderr)
     held_out_key = keys.stream(keys.root(experiment.seed), keys.Stream.BATCH)
     tokens = len(forks) * training.batch_size * context_steps
     state, losses = _begin_or_go_on_training(
@@ -92,11 +104,16 @@ def _train_context(
                 held_out_loss=float(measured.held_out_loss.mean()),
             )
             tick(measured.train_loss.shape[1] * tokens)
-            if measured.update < training.num_updates and keeper.is_due(part, measured.update):
+            if measured.update < training.num_updates and keeper.is_due_together(part, measured.update):
                 facts = {"updates": losses.updates, **_told(source)}
-                keeper.save(part, measured.update, {"state": state, "losses": losses.arrays}, facts)
+                kept = state if processes.count() == 1 else sharding.on_host(state)
+                keeper.save(part, measured.update, {"state": kept, "losses": losses.arrays}, facts)
     params = train.chosen_params(state, training)
-    shutil.rmtree(imitator_path(run, context_steps), ignore_errors=True)
+    if processes.count() > 1:
+        params = sharding.on_host(params)
+    if processes.is_first():
+        shutil.rmtree(imitator_path(run, context_steps), ignore_errors=True)
+    processes.exchange("room for the imitators")
     checkpoint.save(imitator_path(run, context_steps), params)
     curves = losses.curves(experiment, context_steps, _loss_floor(experiment, spec))
     keeper.finish(part, {}, {"curves": curves, "sha256": frozen.digest(params), **_told(source)})
@@ -160,7 +177,7 @@ def _begin_or_go_on_training(
         losses = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
         return {"state": newborn, "losses": losses}
 
-    saved = keeper.load(part, like)
+    saved = keeper.load_together(part, like)
     if saved is None:
         return newborn, _Losses([], np.zeros((num, 0), np.float32), np.zeros((num, 0), np.float32))
     _restore(source, saved.facts)
