@@ -146,7 +146,7 @@ def _update(params, opt_state, key, fork_step, update, history, *, imitator, tra
     dropout_key = keys.at_step(keys.stream(key, keys.Stream.DROPOUT), update)
 
     def loss(params):
-        if training.shard == "fsdp":
+        if mesh is not None and training.shard == "fsdp":
             params = sharding.whole_members(params, mesh)
         return next_action_loss(imitator.logits(params, context.tokens, dropout_key), context)
 
@@ -166,9 +166,8 @@ def _held_out(params, key, fork_step, history, *, imitator, training, context_st
         num_windows=training.evaluate_windows,
         num_actions=imitator.num_actions,
     )
-    if mesh is not None:
-        context = sharding.split_batch(context, mesh)
-    if training.shard == "fsdp":
+    context = context if mesh is None else sharding.split_batch(context, mesh)
+    if mesh is not None and training.shard == "fsdp":
         params = sharding.whole_members(params, mesh)
     return next_action_loss(imitator.logits(params, context.tokens, None), context)
 
