@@ -107,11 +107,11 @@ class RunDir:
         folder = self.keeper_path(stage)
         kept_by = {1} if any(folder.glob("*/*.json")) else set()
         kept_by |= {int(seal.parts[-3].rpartition("_")[2]) for seal in folder.glob("process_*_of_*/*/*.json")}
-        if kept_by - {processes.count()}:
+        if others := kept_by - {processes.count()}:
             raise ValueError(
-                f"{self.path}: the stage {stage} was left by {max(kept_by)} processes, and these are "
-                f"{processes.count()}. Go on with {max(kept_by)}, or do this stage again: `cl-imitate {stage} --again` "
-                "with this --run-dir."
+                f"{self.path}: the stage {stage} was left by a job of {max(others)}, and this one is of "
+                f"{processes.count()}. Go on with {max(others)} (--num-processes), or do this stage again: "
+                f"`cl-imitate {stage} --again` with this --run-dir."
             )
         return bool(kept_by)
 

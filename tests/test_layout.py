@@ -11,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
-0: types keys config statistics products convolution compiling interruption checksum
+0: types keys config statistics products convolution compiling interruption processes checksum
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir progress sharding blocks
 2: envs/* learners/* imitators/* figures report keeper

@@ -85,13 +85,13 @@ def test_another_number_of_processes_does_not_go_on_with_a_stage(tmp_path, one_o
     part.mkdir(parents=True)
     assert not folder.goes_on("simulate")
     (part / "step_16.json").write_text("{}")
-    with pytest.raises(ValueError, match="was left by 2 processes, and these are 1"):
+    with pytest.raises(ValueError, match="was left by a job of 2, and this one is of 1"):
         folder.goes_on("simulate")
     one_of(0, 2)
     assert folder.goes_on("simulate")
     (folder.keeper_path("simulate") / "recorded").mkdir()
     (folder.keeper_path("simulate") / "recorded" / "step_16.json").write_text("{}")
-    with pytest.raises(ValueError, match="was left by 1 processes, and these are 2"):
+    with pytest.raises(ValueError, match="was left by a job of 1, and this one is of 2"):
         folder.goes_on("simulate")
 
 
@@ -251,6 +251,6 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_they_go_on_together(by_
     assert codes(job) == [143, 143], said(folder)
     alone = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True, check=False)
     assert alone.returncode == 2
-    assert "was left by 2 processes, and these are 1" in alone.stderr
+    assert "was left by a job of 2, and this one is of 1" in alone.stderr
     assert codes(start_job(folder, *save)) == [0, 0], said(folder)
     assert_equal_runs(by_one, what_is_left(folder))
