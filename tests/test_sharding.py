@@ -41,6 +41,7 @@ def named(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
+@pytest.mark.slow
 def test_learners_on_two_devices_and_on_eight_live_the_same_lives_to_the_bit(found):
     for what in ("history", "snapshot"):
         two, eight = named(found[2], what), named(found[8], what)
@@ -50,6 +51,7 @@ def test_learners_on_two_devices_and_on_eight_live_the_same_lives_to_the_bit(fou
             np.testing.assert_array_equal(array, eight[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_on_one_device_they_see_and_do_the_same_and_weights_differ_in_last_bits_at_most(found):
     """Where there is but one device XLA leaves out the passes that partition a program, and fuses other sums."""
     for name, array in named(found[1], "history").items():
@@ -58,6 +60,7 @@ def test_on_one_device_they_see_and_do_the_same_and_weights_differ_in_last_bits_
         np.testing.assert_allclose(array, found[8][f"snapshot{name}"], rtol=0, atol=WEIGHT_TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", SHARDS)
 def test_imitators_are_trained_as_on_one_device_however_they_are_split(found, shard):
     one, eight = found[1], found[8]
@@ -73,6 +76,7 @@ def test_imitators_are_trained_as_on_one_device_however_they_are_split(found, sh
     )  # there was something to learn
 
 
+@pytest.mark.slow
 def test_the_split_is_what_it_is_called(found):
     """Two members on eight devices: two alone; four for each batch; and four for each member's weights."""
     eight = found[8]
