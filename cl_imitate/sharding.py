@@ -134,7 +134,7 @@ def _put(x: Any, sharding: NamedSharding) -> jax.Array:
         return jax.device_put(x, sharding)
     if isinstance(x, jax.Array) and x.sharding == sharding:
         return x
-    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
     host = np.asarray(x)  # the same in every process, and each takes from it what is its devices'
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
