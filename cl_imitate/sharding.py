@@ -148,4 +148,9 @@ def on_host(tree: Any) -> Any:
             return np.asarray(x)
         return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
+    if processes.count() > 1:
+        jax.block_until_ready(tree)
+        processes.exchange(
+            "gathering"
+        )  # gloo gives up on a process that comes 30 seconds late, from compiling say
     return jax.tree.map(whole, tree)
