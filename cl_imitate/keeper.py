@@ -68,6 +68,7 @@ class Keeper:
         self.attempt = attempt or Attempt(folder.name)
         self._last_time, self._last_step = time.monotonic(), {}
         self._sealing: Future | None = None
+        self._stops_together: bool | None = None  # at the next save, as all processes agreed; None: not asked
         self._beside = ThreadPoolExecutor(1, "save")
 
     # ---- saves
@@ -90,7 +91,13 @@ class Keeper:
         numbers = [number for _, number in told if number is not None]
         if numbers and not self._schedule.notice:
             self._schedule.notice.number = numbers[0]
+        if processes.count() > 1:
+            # A notice that comes after this is for the next time, or one would stop without the others.
+            self._stops_together = bool(numbers)
         return any(due for due, _ in told)
+
+    def _stops(self) -> bool:
+        return bool(self._schedule.notice) if self._stops_together is None else self._stops_together
 
     def steps(self, part: str, *, from_step: int = 0) -> "DueSteps":
         """Asked whether it holds a step, it says whether a save is due there; the part begins at `from_step`."""
@@ -105,7 +112,7 @@ class Keeper:
         """
         if not self._writes:
             self._last_time, self._last_step[part] = time.monotonic(), step
-            stops = bool(self._schedule.notice)
+            stops = self._stops()
         else:
             with self.attempt.saving(saves=1):
                 self.wait()
@@ -114,7 +121,7 @@ class Keeper:
                 self._last_time, self._last_step[part] = time.monotonic(), step
                 told = {"circumstances": circumstances.of_this_process(), "facts": facts}
                 self._sealing = self._beside.submit(self._seal, path, written, told)
-                if stops := bool(self._schedule.notice):
+                if stops := self._stops():
                     self.wait()
         if stops:
             assert self._schedule.notice.number is not None

@@ -25,6 +25,7 @@ _WAIT_FOR_LEAVING_SECONDS = 60.0
 _ROOM = "cl_imitate"
 
 _numbers = itertools.count()
+_notices: list["SharedNotice"] = []
 
 
 class OtherProcessEndedError(Exception):
@@ -116,6 +117,8 @@ def _wait_for(key: str) -> str:
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+            for notice in _notices:
+                notice.tell()
             _look_for_the_end()
 
 
@@ -180,15 +183,22 @@ class SharedNotice(Notice):
                 self.number = int(number)
             else:
                 _look_for_the_end()
+        self.tell()
+        return self.number is not None
+
+    def tell(self) -> None:
+        """Let the others know of a signal, if there was one; one that waits for them does so too."""
         if self.number is not None and not self._told:
             self._told = True
             _client().key_value_set(f"{_ROOM}/stop", str(self.number), allow_overwrite=True)
-        return self.number is not None
 
 
 def make_notice() -> Notice:
     """What a run asks whether it is to stop."""
-    return Notice() if count() == 1 else SharedNotice()
+    if count() == 1:
+        return Notice()
+    _notices.append(SharedNotice())
+    return _notices[-1]
 
 
 def leave(code: int) -> NoReturn:

@@ -310,3 +310,18 @@ def test_one_that_does_not_write_stops_at_a_notice_too(tmp_path):
     notice.number = signal.SIGTERM
     with pytest.raises(InterruptedRunError):
         reader.save("life", 1, tree(1), {"step": 1})
+
+
+def test_processes_stop_at_the_same_save_though_a_signal_comes_to_one_after_they_agreed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(keeper_lib.processes, "count", lambda: 2)
+    monkeypatch.setattr(keeper_lib.processes, "exchange", lambda what, value: [value, [True, None]])
+    notice = Notice()
+    reader = Keeper(tmp_path, Schedule(every_seconds=0.0, notice=notice), writes=False)
+    assert reader.is_due_together("life", 1)  # for the other one
+    notice.number = signal.SIGTERM
+    reader.save("life", 1, tree(1), {"step": 1})
+    assert reader.is_due_together("life", 2)
+    with pytest.raises(InterruptedRunError):
+        reader.save("life", 2, tree(2), {"step": 2})

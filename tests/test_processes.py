@@ -85,6 +85,37 @@ def test_a_process_by_itself_is_a_job_of_one():
     assert ended.value.code == 5
 
 
+class Words:
+    """The store of words, in which the other process says its own when it has been asked for once."""
+
+    def __init__(self):
+        self.words: dict[str, str] = {}
+
+    def key_value_set(self, key, value, **_):
+        self.words[key] = value
+
+    def key_value_try_get(self, key):
+        if key not in self.words:
+            raise jax.errors.JaxRuntimeError(f"NOT_FOUND: {key}")
+        return self.words[key]
+
+    def blocking_key_value_get(self, key, _):
+        if "stop" not in " ".join(self.words):
+            raise jax.errors.JaxRuntimeError(f"DEADLINE_EXCEEDED: {key}")
+        return json.dumps([["here", 1], ["here", 2]])
+
+
+def test_a_signal_to_a_process_that_waits_is_told_to_the_others(one_of, monkeypatch):
+    one_of(1, 2)
+    store_of_words = Words()
+    monkeypatch.setattr(processes, "_client", lambda: store_of_words)
+    monkeypatch.setattr(processes, "_notices", [])
+    notice = processes.make_notice()
+    notice.number = int(signal.SIGTERM)
+    assert processes.exchange("here", 2) == [1, 2]
+    assert store_of_words.words["cl_imitate/stop"] == str(notice.number)
+
+
 def test_another_number_of_processes_does_not_go_on_with_a_stage(tmp_path, one_of, monkeypatch):
     folder = open_run(tmp_path / "run", fingerprint="f", config_text="")
     monkeypatch.setattr(processes, "exchange", lambda what, value=None: [value])
