@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cl_imitate import circumstances, compiling
+from cl_imitate import circumstances, compiling, processes
 
 
 class Attempt:
@@ -87,6 +87,8 @@ class Attempt:
         if self.continued is None:
             return
         self.first_step_seconds = circumstances.seconds_since_start()
+        if not processes.is_first():
+            return
         print(
             f"{self.stage} goes on: its first steps were done {self.first_step_seconds:.1f} s after the process "
             f"started ({time.process_time():.1f} s of CPU)",

@@ -30,7 +30,7 @@ def candidates(num_learners: int, num_devices: int) -> tuple[int, ...]:
 
 def choose(population: Population, *, chunk_steps: int) -> tuple[int, dict[int, float]]:
     """The block size, and what was measured to pick it; nothing is measured where there is no choice."""
-    sizes = candidates(population.num_learners, len(jax.local_devices()))
+    sizes = candidates(population.num_learners, jax.device_count())
     if len(sizes) == 1:
         return sizes[0], {}
     rates = measure(population, chunk_steps=chunk_steps)
@@ -47,7 +47,7 @@ def measure(population: Population, *, chunk_steps: int) -> dict[int, float]:
     num_steps = simulate.chunk_plan((chunk_steps,), population.learner, at_most=_MAX_STEPS)
     trials = {
         size: _Trial(population, size, num_devices, num_steps)
-        for size in candidates(population.num_learners, num_devices)
+        for size in candidates(population.num_learners, jax.device_count())
     }
     rounds = [{size: trial.seconds() for size, trial in trials.items()} for _ in range(1 + _REPETITIONS)]
     return {size: size * num_devices * num_steps / min(one[size] for one in rounds[1:]) for size in trials}

@@ -1,9 +1,11 @@
 """The command line: parse, build the configuration, call one function per stage."""
 
 import dataclasses
+import os
 import pathlib
 import sys
-from typing import Annotated, Literal
+import traceback
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
@@ -24,7 +26,24 @@ class Saving:
 
 
 @dataclasses.dataclass(frozen=True)
-class StageArguments(Saving):
+class Job:
+    """The processes that make one run together."""
+
+    distributed: Literal["auto", "on", "off"] = "auto"
+    """Whether this process is one of a job of several. auto: with --coordinator, or as one of several tasks of a Slurm
+    step; on: also as any other cluster tells (Open MPI, TPU pods)."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Where the job's first process listens; for all of its processes the same. Left out: the cluster tells."""
+    num_processes: int | None = None
+    """How many processes the job has. Left out: the cluster tells."""
+    process_id: int | None = None
+    """Which of them this is, from 0 on. Left out: the cluster tells."""
+    cpu_devices: int = 0
+    """Without an accelerator: into how many devices this process's cores are divided (0: one a core, at most 8)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageArguments(Job, Saving):
     """Which configuration, and which folder."""
 
     config: Annotated[pathlib.Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = None
@@ -165,14 +184,42 @@ def main() -> None:
     try:
         _dispatch(command)
     except (ValueError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"error: {error}")
     except InterruptedRunError as interrupted:
-        print(f"{interrupted}", file=sys.stderr)
-        sys.exit(interrupted.exit_code)
+        _end(interrupted.exit_code, f"{interrupted}")
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(1, f"error: {error}")
+    except Exception as error:
+        if not _is_one_of_several():
+            raise
+        _end(1, _told_by_one_of_several(error))
+
+
+def _end(code: int, message: str) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    if _is_one_of_several():
+        from cl_imitate import processes
+
+        processes.leave(code)
+    sys.exit(code)
+
+
+def _is_one_of_several() -> bool:
+    if "jax" not in sys.modules:
+        return False
+    from cl_imitate import processes
+
+    return processes.count() > 1
+
+
+def _told_by_one_of_several(error: Exception) -> str:
+    """What another one said is said; all else with a trace, for jax has many ways to say that a peer is gone."""
+    from cl_imitate import processes
+
+    if isinstance(error, processes.OtherProcessEndedError):
+        return f"error: {error}"
+    trace = "".join(traceback.format_exception(error))
+    return f"{trace}error: process {processes.index()} of this job ends here (or lost another one: see what that says)"
 
 
 def _dispatch(command: Command) -> None:
@@ -189,8 +236,12 @@ def _dispatch(command: Command) -> None:
     elif isinstance(command, Sweep):
         set_up_jax()
         _sweep(command)
-    else:
+    elif isinstance(command, Fork):
         set_up_jax()
+        _run_stages(command)
+    else:
+        set_up_jax(command.cpu_devices)
+        _join_job(command)
         _run_stages(command)
 
 
@@ -203,6 +254,19 @@ def _show(command: Show) -> None:
         live.show(SweepDir(command.run_dir), watch=command.watch)
     else:
         show.show(command.run_dir)
+
+
+def _join_job(command: Job) -> None:
+    told = (command.coordinator, command.num_processes, command.process_id)
+    is_slurm_step = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    if command.distributed == "off" and any(value is not None for value in told):
+        raise ValueError("--distributed off goes with none of --coordinator, --num-processes, --process-id.")
+    if command.distributed == "on" or (
+        command.distributed == "auto" and (is_slurm_step or any(value is not None for value in told))
+    ):
+        from cl_imitate import processes
+
+        processes.begin(*told)
 
 
 def _sweep(command: Sweep) -> None:
@@ -229,7 +293,9 @@ def _sweep(command: Sweep) -> None:
 
 
 def _run_stages(command: Run | OneStage | Fork) -> None:
-    with noticed() as notice:
+    from cl_imitate import processes
+
+    with noticed(processes.make_notice()) as notice:
         run, parent = _open(command, notice)
         try:
             _run_noticed(command, run, parent)
@@ -241,37 +307,58 @@ def _run_stages(command: Run | OneStage | Fork) -> None:
 
 
 def _run_noticed(command: Run | OneStage | Fork, run, parent) -> None:
-    from cl_imitate import show
-    from cl_imitate.evaluation import power
+    from cl_imitate import processes, show
     from cl_imitate.stages.corridor import STAGE_FUNCTIONS, run_all
     from cl_imitate.stages.forking import name_parent
 
     with run.folder.lock():
         if parent is not None:
             name_parent(run, parent)
+        if processes.is_first():  # the others do what it does, or end with it
+            _check_what_is_there(command, run)
+        processes.exchange("checked")
         if isinstance(command, OneStage):
             name = type(command).__name__.lower()
             if command.again:
                 run.folder.forget(name)
-            elif run.folder.is_done(name):
-                raise ValueError(
-                    f"{run.path}: the stage {name} has finished here already. Add --again to redo it and all "
-                    "later ones, or use another --run-dir."
-                )
             STAGE_FUNCTIONS[name](run)
             return
-        if not command.resume and (run.folder.manifest["stages"] or (run.path / "resume").exists()):
-            raise ValueError(
-                f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir."
-            )
-        for line in power.notes(run.experiment):
-            print(f"note: {line}", file=sys.stderr)
+        if processes.is_first():
+            _say_what_to_expect(run.experiment)
         run_all(run)
-    show.show(run.path)
+    if processes.is_first():
+        show.show(run.path)
+
+
+def _check_what_is_there(command: Run | OneStage | Fork, run) -> None:
+    """Raises ValueError where the command would do again what has been done."""
+    if isinstance(command, OneStage):
+        name = type(command).__name__.lower()
+        if run.folder.is_done(name) and not command.again:
+            raise ValueError(
+                f"{run.path}: the stage {name} has finished here already. Add --again to redo it and all "
+                "later ones, or use another --run-dir."
+            )
+    elif not command.resume and (run.folder.manifest["stages"] or (run.path / "resume").exists()):
+        raise ValueError(f"{run.path} holds a run already. Add --resume to go on, or use another --run-dir.")
+
+
+def _say_what_to_expect(experiment) -> None:
+    from cl_imitate import processes
+    from cl_imitate.evaluation import power
+
+    notes = list(power.notes(experiment))
+    if processes.count() > 1 and experiment.controls.run:
+        notes.append(
+            "this job ends before the controls, which one process makes; go on with one then (--resume)"
+        )
+    for line in notes:
+        print(f"note: {line}", file=sys.stderr)
 
 
 def _open(command: StageArguments | Fork, notice: Notice):
     """The run that a command works on and, where one is named, the run that it was forked from."""
+    from cl_imitate import load_config, processes
     from cl_imitate.keeper import Schedule
     from cl_imitate.stages.run import check_runnable, open_stage_run
 
@@ -288,6 +375,8 @@ def _open(command: StageArguments | Fork, notice: Notice):
         from cl_imitate.stages.parent import unnamed
 
         raise ValueError(unnamed(folder, experiment.fork))
+    processes.check_equal("configuration", load_config.fingerprint(experiment))
+    processes.check_equal("--run-dir", str(folder.absolute()))
     return open_stage_run(experiment, folder, origin, schedule), parent
 
 

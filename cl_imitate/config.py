@@ -230,6 +230,9 @@ class Training:
     stream_learners: Positive = 64  # with stream: so many at once; they live, are trained on, and make room
     stream_devices: Literal["shared", "split"] = "shared"
     """With stream: all local devices simulate and train in turn, or half of them simulate what comes next meanwhile."""
+    shard: Literal["members", "data", "fsdp"] = "members"
+    """members: each imitator is trained on one device, as many of them at once as there are devices. data: the devices
+    that are left then share each imitator's batch. fsdp: and they share its weights and the optimiser's state."""
     num_seeds: Positive = 3
     first_seed: Natural = (
         0  # imitators are numbered from here on: other numbers, other initialisations and batches

@@ -5,7 +5,8 @@ on their histories for an even share of the updates, and the histories make room
 two epochs, and memory holds one epoch however many learners there are. They are those that the store would hold, one
 for one; with all of them in one epoch, training's numbers are the same, bit for bit. With two devices or more, one half
 of them can simulate the next epoch while the other trains on this one. A process that goes on makes its epoch's
-learners again, and a notice to stop is heeded when the learners under way have lived.
+learners again, and a notice to stop is heeded when the learners under way have lived. The processes of a job each
+simulate some of an epoch's learners, and hand them to the others.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
-from cl_imitate import config, populations, sharding, simulate, train
+from cl_imitate import config, populations, processes, sharding, simulate, train
 from cl_imitate.evaluation import returns
 from cl_imitate.histories import contexts
 from cl_imitate.populations import Population
-from cl_imitate.types import History
+from cl_imitate.types import History, empty_history
 
 Tick = Callable[[int], None]
 
@@ -69,6 +70,11 @@ class Streamed:
         self._devices: sharding.Devices | None = None
         self.train_devices: sharding.Devices | None = None
         if experiment.training.stream_devices == "split":
+            if processes.count() > 1:
+                raise ValueError(
+                    'training.stream_devices = "split" is for one process, and this is one of '
+                    f'{processes.count()}. Use "shared".'
+                )
             self._devices, self.train_devices = sharding.halves()
         self.best: dict[int, float] = {}
         if held_out is None:
@@ -110,22 +116,31 @@ class Streamed:
 
     def _live(self, some: Population, tick: Tick, name: str) -> History:
         """Whole histories of newly born learners, thinned as training wants them."""
-        parts = []
-        for kept, history in simulate.advance(
-            some.newborn(),
-            some.streams,
-            some.env_params,
-            some.rates,
-            **some.static,
-            num_steps=self._experiment.recorded_steps,
-            chunk_steps=self._chunk_steps,
-            devices=self._devices,
+        spec, own = some.family.env.spec, some.own_share()
+        mine = some if processes.count() == 1 else some.members(np.array(own, int))
+        parts = [] if own else [empty_history(spec, (0, self._experiment.recorded_steps))]
+        updates = 0
+        for kept, history in (
+            ()
+            if not own
+            else simulate.advance(
+                mine.newborn(),
+                mine.streams,
+                mine.env_params,
+                mine.rates,
+                **mine.static,
+                num_steps=self._experiment.recorded_steps,
+                chunk_steps=self._chunk_steps,
+                devices=self._devices,
+            )
         ):
             parts.append(jax.tree.map(np.asarray, history))
             tick(history.action.size)
             if kept is not None:
-                self.spent[name] = int(kept.clock.update) * some.num_learners
+                updates = int(kept.clock.update) * mine.num_learners
+        self.spent[name] = sum(processes.exchange(f"{name} has lived", updates))
         whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *parts)
+        whole = processes.gather_rows(whole)
         for fork, level in best_levels(self._experiment, whole).items():
             self.best[fork] = float(np.fmax(level, self.best.get(fork, level)))
         return contexts.thin(whole, **contexts.thinning(self._experiment))

@@ -27,9 +27,10 @@ class Notice:
 
 
 @contextmanager
-def noticed() -> Iterator[Notice]:
+def noticed(notice: Notice | None = None) -> Iterator[Notice]:
     """While this holds, a first SIGTERM or SIGINT only sets the notice; a second one ends the process as ever."""
-    notice, before = Notice(), {}
+    notice = Notice() if notice is None else notice
+    before = {}
 
     def on_signal(number, frame) -> None:
         del frame

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cl_imitate import checkpoint, circumstances
+from cl_imitate import checkpoint, circumstances, processes
 from cl_imitate.attempt import Attempt
 from cl_imitate.checksum import sha256
 from cl_imitate.interruption import InterruptedRunError, Notice
@@ -55,19 +55,21 @@ class Save(NamedTuple):
 
 
 class Keeper:
-    """The saves and results of one stage, in a folder of its own; `attempt` is told of what they cost."""
+    """The saves and results of one stage, in a folder of its own; `attempt` is told of what they cost.
 
-    def __init__(self, folder: pathlib.Path, schedule: Schedule, attempt: Attempt | None = None):
-        self._folder, self._schedule = folder, schedule
+    Each process of a job has one for what it does by itself. What they do together is in a folder of the first one,
+    and the others only read there (`writes` is False).
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, schedule: Schedule, attempt: Attempt | None = None, *, writes: bool = True
+    ):
+        self._folder, self._schedule, self._writes = folder, schedule, writes
         self.attempt = attempt or Attempt(folder.name)
         self._last_time, self._last_step = time.monotonic(), {}
         self._sealing: Future | None = None
+        self._stops_together: bool | None = None  # at the next save, as all processes agreed; None: not asked
         self._beside = ThreadPoolExecutor(1, "save")
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is kept that a stage could go on from."""
-        return not any(self._folder.glob("*/*.json"))
 
     # ---- saves
 
@@ -82,6 +84,21 @@ class Keeper:
         far = schedule.every_steps and step - self._last_step.get(part, 0) >= schedule.every_steps
         return bool(late or far)
 
+    def is_due_together(self, part: str, step: int) -> bool:
+        """The same, asked by all processes of a job at the same step: due for one is due for all."""
+        due, number = self.is_due(part, step), self._schedule.notice.number
+        told = processes.exchange(f"{part} at {step}", [due, number])
+        numbers = [number for _, number in told if number is not None]
+        if numbers and not self._schedule.notice:
+            self._schedule.notice.number = numbers[0]
+        if processes.count() > 1:
+            # A notice that comes after this is for the next time, or one would stop without the others.
+            self._stops_together = bool(numbers)
+        return any(due for due, _ in told)
+
+    def _stops(self) -> bool:
+        return bool(self._schedule.notice) if self._stops_together is None else self._stops_together
+
     def steps(self, part: str, *, from_step: int = 0) -> "DueSteps":
         """Asked whether it holds a step, it says whether a save is due there; the part begins at `from_step`."""
         return DueSteps(self, part, from_step)
@@ -93,16 +110,19 @@ class Keeper:
           InterruptedRunError: there was a notice to stop. The save is then complete.
           ValueError: an earlier save could not be written.
         """
-        stops = False
-        with self.attempt.saving(saves=1):
-            self.wait()
-            path = self._folder / part / f"step_{step}"
-            written = self._guard(path, self._begin, path, tree)
+        if not self._writes:
             self._last_time, self._last_step[part] = time.monotonic(), step
-            told = {"circumstances": circumstances.of_this_process(), "facts": facts}
-            self._sealing = self._beside.submit(self._seal, path, written, told)
-            if stops := bool(self._schedule.notice):
+            stops = self._stops()
+        else:
+            with self.attempt.saving(saves=1):
                 self.wait()
+                path = self._folder / part / f"step_{step}"
+                written = self._guard(path, self._begin, path, tree)
+                self._last_time, self._last_step[part] = time.monotonic(), step
+                told = {"circumstances": circumstances.of_this_process(), "facts": facts}
+                self._sealing = self._beside.submit(self._seal, path, written, told)
+                if stops := self._stops():
+                    self.wait()
         if stops:
             assert self._schedule.notice.number is not None
             raise InterruptedRunError(self._schedule.notice.number)
@@ -114,7 +134,8 @@ class Keeper:
             path = seal.with_suffix("")
             if problem := _damage(path, seal):
                 print(f"warning: {problem}; going on from before it", file=sys.stderr, flush=True)
-                self._remove(path)  # or it would count as the newest, and a whole one would make room for it
+                if self._writes:  # or it would count as the newest, and a whole one would make room for it
+                    self._remove(path)
                 continue
             told = _told(seal)
             self._goes_on(path, part, _step(seal), told)
@@ -135,6 +156,19 @@ class Keeper:
                 file=sys.stderr,
                 flush=True,
             )
+
+    def load_together(self, part: str, like: Callable[[dict[str, Any]], Any]) -> Save | None:
+        """The same for all processes of a job: the first one passes over what is damaged, then all read the same."""
+        saved = self.load(part, like) if self._writes else None
+        processes.exchange(f"{part} looked at")
+        if not self._writes:
+            saved = self.load(part, like)
+        steps = processes.exchange(f"{part} read", None if saved is None else saved.step)
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"{self._folder / part}: the processes of this job found saves of the steps {steps}."
+            )
+        return saved
 
     def wait(self) -> None:
         """Until what is being written is written. Raises ValueError where it could not be."""
@@ -165,6 +199,8 @@ class Keeper:
 
     def finish(self, part: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """A part is done: its result is kept, its saves are not."""
+        if not self._writes:
+            return
         with self.attempt.saving(saves=0):
             self.wait()
             folder = self._folder / part

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_imitate import config, keys, simulate
+from cl_imitate import config, keys, processes, simulate
 from cl_imitate.envs import tasks
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.seating import Seating
@@ -61,6 +61,22 @@ class Population:
             env_params=some(self.env_params),
             task=self.task[index],
         )
+
+    def shares(self) -> list[range]:
+        """Which of these learners each process of the job takes: whole blocks, in order; some may get none."""
+        num_blocks = -(-self.num_learners // self.block_size)
+        blocks = [processes.share(num_blocks, process) for process in range(processes.count())]
+        return [
+            range(
+                min(one.start * self.block_size, self.num_learners),
+                min(one.stop * self.block_size, self.num_learners),
+            )
+            for one in blocks
+        ]
+
+    def own_share(self) -> range:
+        """This process's."""
+        return self.shares()[processes.index()]
 
     def newborn(self) -> simulate.Ensemble:
         """All learners at random initialisation."""

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import rich.console
 import rich.progress
 
+from cl_imitate import processes
+
 _PLAIN_EVERY_SECONDS = 15.0
 
 Tick = Callable[[int], None]
@@ -32,7 +34,13 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 @contextmanager
 def bar(label: str, total: int, unit: str) -> Iterator[Tick]:
-    """A bar for `total` units of work; call the yielded function with how many more are done."""
+    """A bar for `total` units of work; call the yielded function with how many more are done.
+
+    A job shows what its first process does.
+    """
+    if not processes.is_first():
+        yield lambda amount: None
+        return
     make = _rich_bar if sys.stderr.isatty() else _plain_lines
     with make(label, total, unit) as tick:
         one_at_a_time = threading.Lock()  # a stage may count from two threads

@@ -15,8 +15,9 @@ from importlib import metadata
 from typing import Any
 
 import filelock
+import jax
 
-from cl_imitate import circumstances
+from cl_imitate import circumstances, processes
 from cl_imitate.attempt import Attempt
 
 STAGES = ("simulate", "gate", "train", "evaluate", "control", "report")
@@ -67,6 +68,11 @@ class RunDir:
 
     def forget(self, stage: str) -> None:
         """A stage and all later ones count as not done; what they left is removed when they are done again."""
+        if processes.is_first():
+            self._forget(stage)
+        processes.exchange("forgotten")
+
+    def _forget(self, stage: str) -> None:
         if stage in ("simulate", "gate"):
             shutil.rmtree(self.path / "gate", ignore_errors=True)
         manifest = self.manifest
@@ -81,9 +87,15 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Keep every other process out of the folder; the lock ends with this process, however it ends.
 
+        A job's first process holds it for all of them.
+
         Raises:
           ValueError: another process is at work there.
         """
+        if not processes.is_first():
+            processes.exchange("locked")
+            yield
+            return
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -92,6 +104,7 @@ class RunDir:
                 f"{self.path}: another process is at work in this folder. Wait for it, or use another --run-dir."
             ) from error
         try:
+            processes.exchange("locked")
             yield
         finally:
             lock.release()
@@ -100,11 +113,31 @@ class RunDir:
         """Where a stage under way keeps what it can go on from; gone when it is done."""
         return self.path / "resume" / stage
 
+    def goes_on(self, stage: str) -> bool:
+        """Whether something is kept that a stage can go on from.
+
+        Raises:
+          ValueError: another number of processes kept it.
+        """
+        folder = self.keeper_path(stage)
+        kept_by = {1} if any(folder.glob("*/*.json")) else set()
+        kept_by |= {int(seal.parts[-3].rpartition("_")[2]) for seal in folder.glob("process_*_of_*/*/*.json")}
+        if others := kept_by - {processes.count()}:
+            raise ValueError(
+                f"{self.path}: the stage {stage} was left by a job of {max(others)}, and this one is of "
+                f"{processes.count()}. Go on with {max(others)} (--num-processes), or do this stage again: "
+                f"`cl-imitate {stage} --again` with this --run-dir."
+            )
+        return bool(kept_by)
+
     def attempt(self, stage: str) -> Attempt:
-        """This process's attempt at a stage, which keeps what is known of it in the manifest."""
+        """This process's attempt at a stage, which keeps what is known of it in the manifest (of a job: its first
+        process's)."""
         return Attempt(stage, self._put_attempt)
 
     def _put_attempt(self, attempt: Attempt) -> None:
+        if not processes.is_first():
+            return
         manifest = self.manifest
         known = manifest.setdefault("attempts", {}).setdefault(attempt.stage, [])
         known[:] = [one for one in known if one["began"] != attempt.began] + [attempt.record]
@@ -134,47 +167,77 @@ class RunDir:
         self.finish(name, attempt, **facts)
 
     def begin(self, name: str, *, goes_on: bool, attempt: Attempt) -> None:
-        """Room for a stage: what an unfinished attempt left is removed unless it `goes_on`."""
-        if not goes_on:
+        """Room for a stage: what an unfinished attempt left is removed unless it `goes_on`.
+
+        The processes of a job begin and finish a stage together, and its first one does what there is to do.
+        """
+        if not goes_on and processes.is_first():
             for artifact in _ARTIFACTS[name]:
                 _remove(self.path / artifact)
             manifest = self.manifest
             _drop_continued(manifest, name)
             write_json(self.path / "manifest.json", manifest)
         attempt.put()
+        processes.exchange(f"{name} begins")
 
     def finish(self, name: str, attempt: Attempt, **facts: Any) -> None:
         """Mark a stage as done."""
+        processes.exchange(f"{name} is done")
+        if processes.is_first():
+            self._mark(name, attempt, facts)
+        processes.exchange(f"{name} is marked")
+
+    def _mark(self, name: str, attempt: Attempt, facts: dict[str, Any]) -> None:
         attempt.put()
         manifest = self.manifest
         spent = _sum(manifest["attempts"][name])
         _drop_attempts(manifest, name)
         manifest["stages"][name] = {**spent, "git_revision": circumstances.git_revision(), **facts}
+        if processes.count() > 1:
+            manifest["stages"][name]["processes"] = processes.count()
         write_json(self.path / "manifest.json", manifest)
         freed = num_bytes(self.keeper_path(name))
         shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         print(_told(name, manifest["stages"][name], freed, num_bytes(self.path)), file=sys.stderr, flush=True)
 
     def note(self, **facts: Any) -> None:
-        """Facts about the whole run, kept in the manifest."""
-        write_json(self.path / "manifest.json", {**self.manifest, **facts})
+        """Facts about the whole run, kept in the manifest; all processes of a job know them afterwards."""
+        if processes.is_first():
+            write_json(self.path / "manifest.json", {**self.manifest, **facts})
+        processes.exchange("noted")
 
     def log(self, **metrics: Any) -> None:
-        """One line of metrics.jsonl."""
+        """One line of metrics.jsonl, from a job's first process."""
+        if not processes.is_first():
+            return
         with (self.path / "metrics.jsonl").open("a") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
 
     def write_json(self, name: str, value: Any) -> None:
-        """A JSON file of the run, replaced whole."""
-        write_json(self.path / name, value)
+        """A JSON file of the run, replaced whole; a job's first process writes it."""
+        if processes.is_first():
+            write_json(self.path / name, value)
 
 
 def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
-    """Make a run's folder, or open the one that this configuration made.
+    """Make a run's folder, or open the one that this configuration made. A job's first process makes it.
 
     Raises:
-      ValueError: the folder holds another configuration's run, or something else.
+      ValueError: the folder holds another configuration's run, or something else; or the processes of a job do not
+        see the same folder.
     """
+    if processes.is_first():
+        _make_or_open(path, fingerprint=fingerprint, config_text=config_text)
+    processes.exchange("folder made")
+    if not (path / "manifest.json").exists():
+        raise ValueError(
+            f"{path.absolute()} is not there for process {processes.index()} of this job. All of them need one shared "
+            "folder: give --run-dir a path on a file system that all machines see."
+        )
+    return _make_or_open(path, fingerprint=fingerprint, config_text=config_text)
+
+
+def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
     manifest = path / "manifest.json"
     if manifest.exists():
         try:
@@ -215,9 +278,11 @@ def _is_barely_begun(path: pathlib.Path, config_text: str) -> bool:
 def _circumstances() -> dict[str, Any]:
     here = circumstances.of_this_process()
     return {
-        **{name: here[name] for name in ("cl_imitate", "git_revision", "device", "num_devices")},
+        **{name: here[name] for name in ("cl_imitate", "git_revision", "device")},
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "num_devices": jax.device_count(),
+        "num_processes": processes.count(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }

@@ -7,13 +7,16 @@ _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / 
 _MAX_CPU_DEVICES = 8
 
 
-def set_up_jax() -> None:
-    """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them)."""
+def set_up_jax(cpu_devices: int = 0) -> None:
+    """Compiled programs are kept between runs, and every core is a device (an ensemble is split over them).
+
+    `cpu_devices`: into how many devices the cores are divided instead, if not 0.
+    """
     # Errors only: that the compiler will drop a partitioner (see `sharding`) helps nobody who starts a run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import jax
 
-    jax.config.update("jax_num_cpu_devices", min(_num_cores(), _MAX_CPU_DEVICES))
+    jax.config.update("jax_num_cpu_devices", cpu_devices or min(_num_cores(), _MAX_CPU_DEVICES))
     if jax.config.jax_compilation_cache_dir is None:
         try:
             _CACHE.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
 """Next-action prediction on learners' histories: the only learning an imitator ever does.
 
 M imitators (seeds x forks) are trained in lockstep as one `vmap`, split over the local devices; those of several runs,
-each on its own histories, in one program. Histories stay on the device; an update's windows are drawn from a key folded
-with the update's number, so a resume is exact.
+each on its own histories, in one program. (Over the devices of several processes, or with each imitator's batch and
+weights split too: `spread`.) Histories stay on the device; an update's windows are drawn from a key folded with the
+update's number, so a resume is exact.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -84,8 +86,10 @@ def _init_params(imitator_keys, *, imitator, training):
     return one(imitator_keys)
 
 
-def _update(params, opt_state, member, update, history, *, imitator, training, context_steps, num_places):
-    """One update of one imitator."""
+def _update(
+    params, opt_state, member, update, history, *, imitator, training, context_steps, num_places, mesh
+):
+    """One update of one imitator. With a mesh, its batch is split over `data`, and a compiler sums the gradients."""
     key = member.keys
     context = contexts.sample_windows(
         contexts.batch_key(key, update),
@@ -98,9 +102,11 @@ def _update(params, opt_state, member, update, history, *, imitator, training, c
         num_windows=training.batch_size,
         num_actions=imitator.num_actions,
     )
+    context = context if mesh is None else sharding.split_batch(context, mesh)
     dropout_key = keys.at_step(keys.stream(key, keys.Stream.DROPOUT), update)
 
     def loss(params):
+        params = _gathered(params, training, mesh)
         return next_action_loss(imitator.logits(params, context.tokens, dropout_key), context)
 
     value, grads = jax.value_and_grad(loss)(params)
@@ -109,7 +115,7 @@ def _update(params, opt_state, member, update, history, *, imitator, training, c
     return optax.apply_updates(params, delta), opt_state, value
 
 
-def _held_out(params, member, history, *, imitator, training, context_steps, num_places):
+def _held_out(params, member, history, *, imitator, training, context_steps, num_places, mesh):
     context = contexts.sample_windows(
         contexts.batch_key(member.held_out_keys, 0),  # the same windows every time
         history,
@@ -121,7 +127,14 @@ def _held_out(params, member, history, *, imitator, training, context_steps, num
         num_windows=training.evaluate_windows,
         num_actions=imitator.num_actions,
     )
+    context = context if mesh is None else sharding.split_batch(context, mesh)
+    params = _gathered(params, training, mesh)
     return next_action_loss(imitator.logits(params, context.tokens, None), context)
+
+
+def _gathered(params: Any, training: config.Training, mesh: jax.sharding.Mesh | None) -> Any:
+    """One imitator's weights whole, where each device holds a part of them."""
+    return params if mesh is None or training.shard != "fsdp" else sharding.whole_members(params, mesh)
 
 
 @functools.partial(
@@ -144,42 +157,81 @@ def train_chunk(
 ) -> tuple[TrainState, jax.Array, jax.Array]:
     """`num_updates` updates of one block of imitators a device; `state` is donated.
 
-    `history` and `held_out` are [D, N, T], one for each device, of `num_places` runs in turn. `training` is without its
-    rates. Returns the state, losses [M, num_updates], held-out losses [M].
+    `history` and `held_out` are [D, N, T], one for each device, of `num_places` runs in turn; where `training.shard` is
+    not "members", [N, T] on every device. `training` is without its rates. Returns the state, losses [M, num_updates],
+    held-out losses [M].
     """
-    static = {
-        "imitator": imitator,
-        "training": training,
-        "context_steps": context_steps,
-        "num_places": num_places,
-    }
+    chunk = functools.partial(
+        _chunk,
+        imitator=imitator,
+        training=training,
+        context_steps=context_steps,
+        num_updates=num_updates,
+        num_places=num_places,
+    )
+    if training.shard != "members":
+        return chunk(state, members, history, held_out, mesh=mesh)
 
-    def chunk(state, members, history, held_out):
+    def local(state, members, history, held_out):
         history, held_out = jax.tree.map(lambda x: x[0], (history, held_out))
-
-        def body(state, _):
-            step = jax.vmap(functools.partial(_update, **static), in_axes=(0, 0, 0, None, None))
-            params, opt_state, loss = step(state.params, state.opt_state, members, state.update, history)
-            return state.replace(params=params, opt_state=opt_state, update=state.update + 1), loss
-
-        state, losses = jax.lax.scan(body, state, None, num_updates)
-        measure = jax.vmap(functools.partial(_held_out, **static), in_axes=(0, 0, None))
-        loss = measure(state.params, members, held_out)
-        is_best = loss < state.best_loss
-
-        def keep(best, new):
-            return jnp.where(is_best.reshape(-1, *[1] * (new.ndim - 1)), new, best)
-
-        state = state.replace(
-            best_params=jax.tree.map(keep, state.best_params, state.params),
-            best_loss=jnp.minimum(loss, state.best_loss),
-        )
-        return state, jnp.swapaxes(losses, 0, 1), loss
+        return chunk(state, members, history, held_out, mesh=None)
 
     split = sharding.SPLIT
     return sharding.over_ensemble(
-        chunk, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split, split)
+        local, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split, split)
     )(state, members, history, held_out)
+
+
+def _chunk(state, members, history, held_out, *, num_updates, mesh, **static):
+    """`num_updates` updates. Without a mesh, of one device's members; with one, of all, for a compiler to split."""
+    static["mesh"] = mesh
+    over_members = functools.partial(jax.vmap, spmd_axis_name=None if mesh is None else sharding.ENSEMBLE)
+
+    def stay(state: TrainState) -> TrainState:
+        if mesh is None:
+            return state
+        return jax.tree.map(
+            jax.lax.with_sharding_constraint, state, _shardings(state, mesh, static["training"])
+        )
+
+    def body(state, _):
+        step = over_members(functools.partial(_update, **static), in_axes=(0, 0, 0, None, None))
+        params, opt_state, loss = step(state.params, state.opt_state, members, state.update, history)
+        return stay(state.replace(params=params, opt_state=opt_state, update=state.update + 1)), loss
+
+    state, losses = jax.lax.scan(body, state, None, num_updates)
+    measure = over_members(functools.partial(_held_out, **static), in_axes=(0, 0, None))
+    loss = measure(state.params, members, held_out)
+    is_best = loss < state.best_loss
+
+    def keep(best, new):
+        return jnp.where(is_best.reshape(-1, *[1] * (new.ndim - 1)), new, best)
+
+    state = state.replace(
+        best_params=jax.tree.map(keep, state.best_params, state.params),
+        best_loss=jnp.minimum(loss, state.best_loss),
+    )
+    return stay(state), jnp.swapaxes(losses, 0, 1), loss
+
+
+def specs(state: TrainState, mesh: jax.sharding.Mesh, training: config.Training) -> TrainState:
+    """How the state is split over the mesh."""
+    if training.shard != "fsdp":
+        return SPECS
+    return SPECS.replace(
+        **{
+            name: sharding.sharded_members(getattr(state, name), mesh)
+            for name in ("params", "opt_state", "best_params")
+        }
+    )
+
+
+def _shardings(state: TrainState, mesh: jax.sharding.Mesh, training: config.Training) -> TrainState:
+    def is_spec(x: Any) -> bool:
+        return isinstance(x, jax.sharding.PartitionSpec)
+
+    whole = jax.tree.broadcast(specs(state, mesh, training), state, is_leaf=is_spec)
+    return jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), whole, is_leaf=is_spec)
 
 
 def block_size(training: config.Training, num_members: int, devices: sharding.Devices | None = None) -> int:
@@ -207,7 +259,7 @@ def fit(
     context_steps: int,
     devices: sharding.Devices | None = None,
 ) -> Iterator[tuple[TrainState, Progress]]:
-    """Train the imitators of one run to `training.num_updates`, yielding after every chunk.
+    """Train the imitators of one run to `training.num_updates`, by member, yielding after every chunk.
 
     For the arguments see `Trainee` and `fit_together`.
 
@@ -244,7 +296,7 @@ def fit_together(
     context_steps: int,
     devices: sharding.Devices | None = None,
 ) -> Iterator[Fitted]:
-    """Train the imitators of several runs in one program, yielding after every chunk.
+    """Train the imitators of several runs in one program, by member, yielding after every chunk.
 
     All trainees have gone equally far, and their configs differ in rates only. A run that diverges does not disturb
     the others; it is for the caller to leave it out of what comes next.
@@ -252,7 +304,8 @@ def fit_together(
     Args:
       devices: where to train; None: on all local ones.
     """
-    training, first = without_rates(trainees[0].training), trainees[0]
+    first = trainees[0]
+    training = dataclasses.replace(without_rates(first.training), shard="members")
     table = Table(trainees, block_size(training, first.num_members, devices), devices)
     states = table.split(SPECS)
     held_out = table.place([trainee.held_out for trainee in trainees])
@@ -286,11 +339,12 @@ def fit_together(
             Progress(done, *(table.seating.part(x, i) for x in (losses, held_out_losses)))
             for i in range(len(trainees))
         ]
-        errors = {i: error for i, one in enumerate(progress) if (error := _problem(one))}
+        errors = {i: error for i, one in enumerate(progress) if (error := problem(one))}
         yield Fitted(lambda: table.parts(states, SPECS), progress, errors)
 
 
-def _problem(progress: Progress) -> FloatingPointError | None:
+def problem(progress: Progress) -> FloatingPointError | None:
+    """What to say of losses that are not all finite."""
     losses = progress.train_loss
     if np.isfinite(losses).all():
         return None

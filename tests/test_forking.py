@@ -330,7 +330,7 @@ def test_an_altered_snapshot_of_the_parent_is_seen(family, parent):
 
 
 def main(monkeypatch, *arguments):
-    monkeypatch.setattr(cli, "set_up_jax", lambda: None)
+    monkeypatch.setattr(cli, "set_up_jax", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["cl-imitate", *map(str, arguments)])
     cli.main()
 

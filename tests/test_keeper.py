@@ -141,7 +141,6 @@ def test_if_no_save_is_whole_there_is_none(tmp_path):
 
 def test_a_finished_part_has_a_result_and_no_saves(tmp_path):
     keeper = kept(tmp_path, 1)
-    assert not keeper.is_empty
     arrays = {"a.b": np.arange(6.0).reshape(2, 3), "c": np.array([1], np.uint8)}
     keeper.finish("life", arrays, {"spent": 5})
     found, facts = Keeper(tmp_path, NEVER).finished("life")
@@ -292,3 +291,37 @@ def test_the_time_to_the_first_steps_is_told_once_and_only_where_something_went_
     assert "first steps were done" in capsys.readouterr().err
     keeper.attempt.stepped()
     assert capsys.readouterr().err == ""
+
+
+def test_one_that_does_not_write_counts_from_the_last_save_as_the_one_that_does(tmp_path):
+    reader = Keeper(tmp_path, Schedule(every_seconds=0.0, every_steps=10), writes=False)
+    assert not reader.is_due("life", 9)
+    assert reader.is_due("life", 10)
+    reader.save("life", 10, tree(1), {"step": 1})
+    reader.finish("another", {}, {})
+    assert not reader.is_due("life", 19)
+    assert reader.is_due("life", 20)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_that_does_not_write_stops_at_a_notice_too(tmp_path):
+    notice = Notice()
+    reader = Keeper(tmp_path, Schedule(every_seconds=0.0, notice=notice), writes=False)
+    notice.number = signal.SIGTERM
+    with pytest.raises(InterruptedRunError):
+        reader.save("life", 1, tree(1), {"step": 1})
+
+
+def test_processes_stop_at_the_same_save_though_a_signal_comes_to_one_after_they_agreed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(keeper_lib.processes, "count", lambda: 2)
+    monkeypatch.setattr(keeper_lib.processes, "exchange", lambda what, value: [value, [True, None]])
+    notice = Notice()
+    reader = Keeper(tmp_path, Schedule(every_seconds=0.0, notice=notice), writes=False)
+    assert reader.is_due_together("life", 1)  # for the other one
+    notice.number = signal.SIGTERM
+    reader.save("life", 1, tree(1), {"step": 1})
+    assert reader.is_due_together("life", 2)
+    with pytest.raises(InterruptedRunError):
+        reader.save("life", 2, tree(2), {"step": 2})

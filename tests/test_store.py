@@ -148,3 +148,48 @@ def test_closing_early_is_an_error(tmp_path):
     writer.append(random_history(spec, 2, 12))
     with pytest.raises(ValueError, match="12 steps were appended, 20 announced"):
         writer.close()
+
+
+def test_two_writers_leave_what_one_does_and_one_that_has_not_closed_is_missed(tmp_path, monkeypatch):
+    """Byte for byte where their cut is a shard's; the second one is left and gone on with."""
+    monkeypatch.setattr(store, "_SHARD_STEPS", 16)
+    monkeypatch.setattr(store, "_CHUNK_STEPS", 8)
+    monkeypatch.setattr(store, "_SHARD_LEARNERS", 2)
+    spec = SPECS["symbols"]
+    history = random_history(spec, 5, 50)
+    write(tmp_path / "one", spec, history)
+    told = {
+        "fingerprint": "f" * 64,
+        "spec": spec,
+        "num_learners": 5,
+        "num_steps": 50,
+        "learner_key_data": np.arange(10).reshape(-1, 2),
+        "cuts": (0, 4),
+    }
+    first = store.Writer(tmp_path / "two", **told, part=0)
+    second = store.Writer(tmp_path / "two", **told, part=1)
+    for start in range(0, 50, 7):
+        first.append(cut(jax.tree.map(lambda x: x[:4], history), start, start + 7))
+    first.close()
+    with pytest.raises(ValueError, match="4 of 5 learners"):
+        store.join(tmp_path / "two")
+    last = jax.tree.map(lambda x: x[4:], history)
+    second.append(cut(last, 0, 20))
+    again = store.Writer(tmp_path / "two", **told, part=1, go_on=second.position)
+    again.append(cut(last, 20, 50))
+    again.close()
+    for _ in range(2):  # the second time there is nothing to do
+        store.join(tmp_path / "two")
+    files = {
+        name: {
+            file.relative_to(tmp_path / name): file.read_bytes()
+            for file in (tmp_path / name).rglob("*")
+            if file.is_file()
+        }
+        for name in ("one", "two")
+    }
+    assert files["one"] == files["two"]
+    assert_equal(
+        store.open_store(tmp_path / "two", fingerprint="f" * 64, spec=spec).read(slice(3, 5)),
+        jax.tree.map(lambda x: x[3:5], history),
+    )

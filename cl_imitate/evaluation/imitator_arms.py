@@ -146,7 +146,7 @@ def imitator_arms(
     members = sharding.place(members, mesh, sharding.WHOLE)
     env_keys, env_params = sharding.place((scene.env_keys, population.env_params), mesh, sharding.SPLIT)
     seed_keys = keys.members(scene.act_key, frozen.num_seeds)
-    act_keys = jax.vmap(lambda key: keys.members(key, num))(
+    act_keys = jax.vmap(lambda key: keys.members(key, num, first=scene.first))(
         seed_keys[jnp.tile(jnp.arange(frozen.num_seeds), len(ways))]
     )
     act_keys = sharding.place(act_keys, mesh, PartitionSpec(None, sharding.ENSEMBLE))

@@ -62,6 +62,25 @@ class Cell:
 _ARRAYS = ("task", "random_return", "optimal_return", "ceiling_return")
 
 
+def join(parts: list[list[Cell]]) -> list[Cell]:
+    """Cells of some learners each, in order, as cells of all of them; a part may lack a cell, but not the first one."""
+
+    def whole(*arrays: np.ndarray) -> np.ndarray:
+        return np.concatenate(arrays, axis=1) if arrays[0].ndim > 1 else arrays[0]
+
+    def one(cells: list[Cell]) -> Cell:
+        known = {field: np.concatenate([getattr(cell, field) for cell in cells]) for field in _ARRAYS}
+        groups: dict[str, Any] = {
+            group: {
+                key: whole(*(getattr(cell, group)[key] for cell in cells)) for key in getattr(cells[0], group)
+            }
+            for group in ("returns", "scalars")
+        }
+        return dataclasses.replace(cells[0], **known, **groups)
+
+    return [one([cell for part in parts for cell in part if cell.name == first.name]) for first in parts[0]]
+
+
 def pack(cells: list[Cell]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Cells as arrays by name, and for each cell facts for JSON."""
     arrays: dict[str, np.ndarray] = {}

@@ -40,6 +40,7 @@ class Scene:
     prompt_ends: np.ndarray | None = (
         None  # int [n]: steps of `past` at which prompts end, if not all at one step
     )
+    first: int = 0  # which learner of all those in this place the first one here is
 
 
 @dataclasses.dataclass
@@ -63,8 +64,13 @@ def make_scene(
     chunk_steps: int,
     best_history: float,
     past_step: Callable[[int], int] = int,
+    first: int = 0,
 ) -> Scene:
-    """The scene of the protocol at place `index` in `protocols.protocols(experiment)`."""
+    """The scene of the protocol at place `index` in `protocols.protocols(experiment)`.
+
+    The population may be some of the learners that belong there, from number `first` on (with their snapshots and
+    pasts): what they do is what they do among all.
+    """
     root = keys.root(experiment.seed)
     env_key = keys.member(keys.stream(root, keys.Stream.ARM_ENV), index)
     num = population.num_learners
@@ -74,13 +80,14 @@ def make_scene(
         snapshot=snapshot,
         source=source,
         past=past,
-        env_keys=keys.members(keys.stream(env_key, keys.Stream.ENV), num),
-        reset_keys=keys.members(keys.stream(env_key, keys.Stream.ENV_INIT), num),
+        env_keys=keys.members(keys.stream(env_key, keys.Stream.ENV), num, first=first),
+        reset_keys=keys.members(keys.stream(env_key, keys.Stream.ENV_INIT), num, first=first),
         act_key=keys.member(keys.stream(root, keys.Stream.ARM_ACT), index),
         block_steps=experiment.evaluation.block_steps,
         chunk_steps=chunk_steps,
         best_history=best_history,
         past_step=past_step,
+        first=first,
     )
 
 

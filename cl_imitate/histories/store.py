@@ -3,12 +3,16 @@
 Written while simulating, whole shards at a time; a manifest beside it tells the fingerprint, the layout, how
 many steps are durably written, each learner's key (from which replay indices can be recomputed: see
 `keys.Stream.REPLAY`) and every shard's size and SHA-256. A fork's store holds its own steps only: what its learners
-lived before is in another store, which the manifest names by fingerprint and by the checksums of its shards.
+lived before is in another store, which the manifest names by fingerprint and by the checksums of its shards. Several
+writers may each write some of the learners: then no shard holds learners of two of them, and `join` makes the one
+manifest of what they tell.
 """
 
 import dataclasses
 import json
+import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,8 +62,8 @@ def unpack(raw: np.ndarray, dtype: np.dtype) -> History:
     return History(**fields)
 
 
-def _open(path: pathlib.Path, num_learners: int, num_steps: int, row_bytes: int, *, create: bool):
-    shard = [min(_SHARD_LEARNERS, num_learners), min(_SHARD_STEPS, num_steps), row_bytes]
+def _create(path: pathlib.Path, num_learners: int, num_steps: int, row_bytes: int, shard_learners: int):
+    shard = [shard_learners, min(_SHARD_STEPS, num_steps), row_bytes]
     inner = [1, min(_CHUNK_STEPS, shard[1]), row_bytes]
     if shard[1] % inner[1]:
         inner[1] = shard[1]
@@ -68,30 +72,36 @@ def _open(path: pathlib.Path, num_learners: int, num_steps: int, row_bytes: int,
         {"name": "zstd", "configuration": {"level": 1}},
         {"name": "crc32c"},
     ]
-    spec: dict[str, Any] = {
+    metadata = {
+        "shape": [num_learners, num_steps, row_bytes],
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": inner,
+                    "codecs": codecs,
+                    "index_codecs": [{"name": "bytes"}, {"name": "crc32c"}],
+                },
+            }
+        ],
+    }
+    return ts.open({**_where(path), "metadata": metadata}, create=True).result()
+
+
+def _where(path: pathlib.Path) -> dict[str, Any]:
+    return {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": str((path / "steps.zarr").absolute())},
-        "metadata": {
-            "shape": [num_learners, num_steps, row_bytes],
-            "data_type": "uint8",
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
-            "codecs": [
-                {
-                    "name": "sharding_indexed",
-                    "configuration": {
-                        "chunk_shape": inner,
-                        "codecs": codecs,
-                        "index_codecs": [{"name": "bytes"}, {"name": "crc32c"}],
-                    },
-                }
-            ],
-        },
     }
-    return ts.open(spec, create=create, open=not create).result()
 
 
 class Writer:
-    """Appends chunks in time; only whole shards reach the disk before `close`."""
+    """Appends chunks in time; only whole shards reach the disk before `close`.
+
+    One of several writes the learners from its cut to the next. The first one makes the store, before the others begin.
+    """
 
     def __init__(
         self,
@@ -104,27 +114,35 @@ class Writer:
         learner_key_data: np.ndarray,
         go_on: tuple[int, np.ndarray] | None = None,
         before: dict[str, Any] | None = None,
+        cuts: Sequence[int] = (0,),
+        part: int = 0,
     ):
-        """`go_on`: what `position` was when this store was left; whatever was written after it is written again.
+        """`num_learners`: those of all writers. `go_on`: what `position` was when this store was left; whatever was
+        written after it is written again. `cuts`: each writer's first learner; `part`: which writer this is.
 
         `before`: what `reference` says of the store that holds the first steps; these are not written here.
 
         Raises FileExistsError where there is a store already, unless it is gone on with: it is never overwritten.
         """
-        if go_on is None:
+        self._path, self._part, self._is_alone = path, part, len(cuts) == 1
+        self._first, self._end = cuts[part], [*cuts, num_learners][part + 1]
+        self._dtype = row_dtype(spec)
+        self._steps_before = before["steps"] if before else 0
+        self._num_steps = num_steps - self._steps_before
+        self._shard_learners = math.gcd(min(_SHARD_LEARNERS, num_learners), *cuts)
+        if go_on is None and part == 0:
             if path.exists():
                 raise FileExistsError(f"{path} exists and is not overwritten. Use another --run-dir.")
             path.mkdir(parents=True)
-        self._path = path
-        self._dtype = row_dtype(spec)
-        self._first = before["steps"] if before else 0
-        self._num_steps = num_steps - self._first
-        if self._num_steps:
-            self._array = _open(
-                path, num_learners, self._num_steps, self._dtype.itemsize, create=go_on is None
-            )
+            if self._num_steps:
+                self._array = _create(
+                    path, num_learners, self._num_steps, self._dtype.itemsize, self._shard_learners
+                )
+        elif self._num_steps:
+            self._array = ts.open(_where(path)).result()
         self._shard_steps = min(_SHARD_STEPS, self._num_steps)
-        self._written, waiting = go_on or (0, np.empty((num_learners, 0, self._dtype.itemsize), np.uint8))
+        nothing = np.empty((self._end - self._first, 0, self._dtype.itemsize), np.uint8)
+        self._written, waiting = go_on or (0, nothing)
         self._waiting: list[np.ndarray] = [waiting]
         self._manifest = {
             "schema": _SCHEMA,
@@ -144,13 +162,13 @@ class Writer:
         return self._written, np.concatenate(self._waiting, axis=1)
 
     def append(self, history: History) -> None:
-        """The next steps of all learners, [N, any number of steps]."""
+        """The next steps of all learners (of one of several writers: all of its own), [N, any number of steps]."""
         self._waiting.append(pack(history, self._dtype))
         if sum(part.shape[1] for part in self._waiting) >= self._shard_steps:
             self._flush(whole_shards=True)
 
     def close(self) -> None:
-        """Write what is left, then the manifest with the checksums.
+        """Write what is left, then the manifest with the checksums; one of several tells its own ones to `join`.
 
         Raises:
           ValueError: fewer or more steps were appended than announced.
@@ -161,28 +179,67 @@ class Writer:
                 f"{self._path}: {self._written} steps were appended, {self._num_steps} announced."
             )
         shards = {}
-        for file in sorted((self._path / "steps.zarr").rglob("*")):
-            if file.is_file():
-                name = file.relative_to(self._path).as_posix()
-                shards[name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-        self._write_manifest(shards=shards)
+        for file in self._files():
+            name = file.relative_to(self._path).as_posix()
+            shards[name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        if self._is_alone:
+            self._write_manifest(shards=shards)
+        else:
+            part = {"learners": [self._first, self._end], "shards": shards}
+            _write_json(self._path / f"part_{self._part}.json", part)
+
+    def _files(self) -> list[pathlib.Path]:
+        folder = self._path / "steps.zarr"
+        files = [] if self._part else [file for file in folder.glob("*") if file.is_file()]
+        for row in range(self._first // self._shard_learners, -(-self._end // self._shard_learners)):
+            files += [file for file in (folder / "c" / str(row)).rglob("*") if file.is_file()]
+        return sorted(files)
 
     def _flush(self, *, whole_shards: bool) -> None:
         rows = np.concatenate(self._waiting, axis=1)
         count = rows.shape[1] // self._shard_steps * self._shard_steps if whole_shards else rows.shape[1]
         if count:
-            self._array[:, self._written : self._written + count].write(rows[:, :count]).result()
+            here = self._array[self._first : self._end, self._written : self._written + count]
+            here.write(rows[:, :count]).result()
             self._written += count
             self._write_manifest(shards={})
         self._waiting = [rows[:, count:]]
 
     def _write_manifest(self, *, shards: dict) -> None:
-        text = json.dumps(
-            {**self._manifest, "committed_steps": self._first + self._written, "shards": shards}, indent=1
+        if self._part == 0:
+            committed = self._steps_before + self._written
+            manifest = {**self._manifest, "committed_steps": committed, "shards": shards}
+            _write_json(self._path / "manifest.json", manifest)
+
+
+def join(path: pathlib.Path) -> None:
+    """Finish a store that several writers have written: one manifest with everybody's checksums.
+
+    Does nothing to one that is finished.
+
+    Raises:
+      ValueError: a writer has not closed.
+    """
+    manifest = json.loads((path / "manifest.json").read_text())
+    if manifest["shards"]:
+        return
+    parts = [json.loads(file.read_text()) for file in path.glob("part_*.json")]
+    counted = sum(end - first for first, end in (part["learners"] for part in parts))
+    if counted != manifest["num_learners"]:
+        raise ValueError(
+            f"{path} was not finished ({counted} of {manifest['num_learners']} learners). {_fix(path)}"
         )
-        temporary = self._path / "manifest.json.tmp"
-        temporary.write_text(text)
-        temporary.replace(self._path / "manifest.json")
+    shards = {name: told for part in parts for name, told in part["shards"].items()}
+    manifest["committed_steps"], manifest["shards"] = manifest["num_steps"], dict(sorted(shards.items()))
+    _write_json(path / "manifest.json", manifest)
+    for file in path.glob("part_*.json"):
+        file.unlink()
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(value, indent=1))
+    temporary.replace(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,9 +257,9 @@ class Reader:
         """Where its own steps begin."""
         return self.manifest["before"]["steps"] if "before" in self.manifest else 0
 
-    def read(self) -> History:
-        """All of it, numpy [N, T]."""
-        return self._history(slice(None), 0, self.manifest["num_steps"])
+    def read(self, learners: slice = slice(None)) -> History:
+        """All of it, or of some learners, numpy [N, T]."""
+        return self._history(learners, 0, self.manifest["num_steps"])
 
     def window(self, learner: int, start: int, length: int) -> History:
         """Steps start .. start + length - 1 of one learner, numpy [length].
@@ -260,7 +317,7 @@ def open_store(
       ValueError: missing, unfinished, of another configuration, or a shard is torn or altered (named); or `before` is
         not what it was.
     """
-    fix = f"Redo it: `cl-imitate simulate --again --run-dir {path.parents[1]}` (later stages are then redone too)."
+    fix = _fix(path)
     try:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -280,7 +337,7 @@ def open_store(
     dtype = row_dtype(spec)
     array = None
     if own_steps:
-        array = _open(path, manifest["num_learners"], own_steps, dtype.itemsize, create=False)
+        array = ts.open(_where(path)).result()
     return Reader(path, manifest, dtype, array, before)
 
 
@@ -305,6 +362,10 @@ def _check_before(path: pathlib.Path, manifest: dict, before: Reader | None) -> 
             f"{where} is not what it was when {path} was begun as its continuation (its {key} differ): was that run "
             "simulated again, on another machine? Put it back as it was, or fork it again."
         )
+
+
+def _fix(path: pathlib.Path) -> str:
+    return f"Redo it: `cl-imitate simulate --again --run-dir {path.parents[1]}` (later stages are then redone too)."
 
 
 def _check_shard(file: pathlib.Path, expected: dict, fix: str) -> None:

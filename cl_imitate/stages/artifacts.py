@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cl_imitate import checkpoint, config, keys, populations, simulate
 from cl_imitate.evaluation import frozen, protocols
@@ -33,22 +34,36 @@ def snapshot_path(run: Run, name: str, step: int) -> pathlib.Path:
     return run.path / "checkpoints" / "learners" / name / f"step_{step}"
 
 
-def save_snapshot(run: Run, name: str, step: int, ensemble: simulate.Ensemble) -> None:
-    """Keep a population as it is at a step; what was there is replaced."""
+def save_snapshot(
+    run: Run, name: str, step: int, ensemble: simulate.Ensemble, learners: range | None = None
+) -> None:
+    """Keep a population as it is at a step; what was there is replaced.
+
+    `learners`: those that the ensemble holds, of a job's process that has only some; they are kept beside the others'.
+    """
     path = snapshot_path(run, name, step)
+    if learners is not None:
+        path = path / f"learners_{learners.start}_{learners.stop}"
     shutil.rmtree(path, ignore_errors=True)  # a run that goes on comes by again
-    checkpoint.save(path, ensemble)
+    if learners is not None:
+        checkpoint.save_alone(path, ensemble)
+    else:
+        checkpoint.save(path, ensemble)
 
 
-def load_snapshot(run: Run, population: populations.Population, step: int) -> simulate.Ensemble:
-    """The population as it was at a step; of a fork, up to where it starts, the parent's.
+def load_snapshot(
+    run: Run, population: populations.Population, step: int, learners: range | None = None
+) -> simulate.Ensemble:
+    """The population, or some of its learners, as it was at a step; of a fork, up to where it starts, the parent's.
 
     Raises:
       ValueError: missing, damaged, or another one than when the fork was made.
     """
+    everybody = range(population.num_learners)
+    learners = everybody if learners is None else learners
     fork = run.experiment.fork
     if fork is None or step > fork.step:
-        return checkpoint.load(snapshot_path(run, population.name, step), population.abstract())
+        return _load_snapshot(snapshot_path(run, population.name, step), population, learners)
     parent = parent_of(run)
     snapshot = load_snapshot(parent, population, step)
     if frozen.digest(snapshot) != run.folder.manifest["parent"]["snapshots"][population.name][str(step)]:
@@ -56,7 +71,33 @@ def load_snapshot(run: Run, population: populations.Population, step: int) -> si
             f"{snapshot_path(parent, population.name, step)} is not what it was when {run.path} was forked from there "
             "(the SHA-256 of its arrays differs): was that run simulated again, on another machine? Fork it again."
         )
-    return snapshot
+    return snapshot if learners == everybody else _some(snapshot, learners)
+
+
+def _load_snapshot(
+    path: pathlib.Path, population: populations.Population, learners: range
+) -> simulate.Ensemble:
+    """Some of the learners, from what one process or several have kept."""
+    if not any(path.glob("learners_*")):
+        whole = checkpoint.load(path, population.abstract())
+        return whole if learners == range(population.num_learners) else _some(whole, learners)
+    parts = []
+    for share in sorted(path.glob("learners_*"), key=lambda path: int(path.name.split("_")[1])):
+        first, stop = map(int, share.name.split("_")[1:])
+        wanted = range(max(first, learners.start), min(stop, learners.stop))
+        if wanted:
+            part = checkpoint.load(share, population.members(np.arange(first, stop)).abstract())
+            parts.append(_some(part, range(wanted.start - first, wanted.stop - first)))
+    found = jax.tree.map(lambda *xs: jnp.concatenate(xs) if xs[0].ndim else xs[0], *parts) if parts else None
+    if found is None or len(found.obs) != len(learners):
+        raise ValueError(
+            f"the snapshot {path} lacks learners. Redo its stage with --again: simulate, with this --run-dir."
+        )
+    return found
+
+
+def _some(ensemble: simulate.Ensemble, learners: range) -> simulate.Ensemble:
+    return jax.tree.map(lambda x: x[learners.start : learners.stop] if x.ndim else x, ensemble)
 
 
 def open_history(run: Run, name: str, spec: Spec) -> store.Reader:

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from cl_imitate import populations, progress
+from cl_imitate import populations, processes, progress
 from cl_imitate.evaluation import results
 from cl_imitate.evaluation.controls.registry import CONTROLS
 from cl_imitate.evaluation.controls.study import Arrays, Study
@@ -13,10 +13,20 @@ from cl_imitate.stages.run import Run, chunk_steps, contexts_of, keeper_of
 
 
 def control_stage(run: Run) -> None:
-    """Every control that the config names, one after the other; a finished one is not made again."""
+    """Every control that the config names, one after the other; a finished one is not made again.
+
+    Raises:
+      ValueError: this is one of several processes: they have not learnt to share this work.
+    """
+    if processes.count() > 1:
+        raise ValueError(
+            f"{run.path}: one process makes the controls, and this is one of {processes.count()}. What came before is "
+            f"done. Go on with one: `cl-imitate run --run-dir {run.path} --resume`, without --num-processes (under "
+            "Slurm: one task)."
+        )
     run.folder.require("train")
     keeper = keeper_of(run, "control")
-    with run.folder.stage("control", goes_on=not keeper.is_empty, attempt=keeper.attempt) as facts:
+    with run.folder.stage("control", goes_on=run.folder.goes_on("control"), attempt=keeper.attempt) as facts:
         facts["run"] = list(run.experiment.controls.run)
         for name in run.experiment.controls.run:
             arrays = _measured(run, name, keeper)

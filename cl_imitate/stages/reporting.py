@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from cl_imitate import processes
 from cl_imitate.evaluation import results, verdict
 from cl_imitate.evaluation.controls import registry
 from cl_imitate.stages.controlling import load_controls
@@ -10,7 +11,7 @@ from cl_imitate.stages.run import Run, gate_run, has_own_gate
 
 
 def report_stage(run: Run) -> dict[str, Any]:
-    """The verdict and the page; needs no accelerator. Returns the verdict."""
+    """The verdict and the page; needs no accelerator. Returns the verdict; of a job, only the first process has one."""
     from cl_imitate import report  # here: the plotting library is slow to import and no other stage needs it
 
     run.folder.require("evaluate")
@@ -25,6 +26,8 @@ def report_stage(run: Run) -> dict[str, Any]:
     if experiment.controls.run:
         run.folder.require("control")
     with run.folder.stage("report"):
+        if not processes.is_first():
+            return {}
         cells = results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=fingerprint)
         manifest = run.folder.manifest
         losses = json.loads((run.path / "losses.json").read_text())

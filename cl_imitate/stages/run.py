@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from cl_imitate import config, load_config, simulate
+from cl_imitate import config, load_config, processes, simulate
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import protocols
 from cl_imitate.evaluation.controls import posterior_places
@@ -49,9 +49,15 @@ def open_stage_run(
     return Run(experiment, folder, origin, schedule or Schedule())
 
 
-def keeper_of(run: Run, stage: str) -> Keeper:
-    """What keeps the saves of a stage."""
-    return Keeper(run.folder.keeper_path(stage), run.schedule, run.folder.attempt(stage))
+def keeper_of(run: Run, stage: str, *, together: bool = False) -> Keeper:
+    """What keeps the saves of a stage: each process's own ones, or those of what all do `together`."""
+    folder, attempt, num = run.folder.keeper_path(stage), run.folder.attempt(stage), processes.count()
+    if num == 1:
+        return Keeper(folder, run.schedule, attempt)
+    whose = 0 if together else processes.index()
+    return Keeper(
+        folder / f"process_{whose}_of_{num}", run.schedule, attempt, writes=whose == processes.index()
+    )
 
 
 def with_block_size(experiment: config.Experiment, size: int) -> config.Experiment:

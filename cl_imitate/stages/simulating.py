@@ -2,18 +2,20 @@
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from cl_imitate import block_size, populations, progress, sharding, simulate
+from cl_imitate import block_size, populations, processes, progress, sharding, simulate
 from cl_imitate.blocks import Blocks
 from cl_imitate.evaluation import protocols
 from cl_imitate.histories import store
 from cl_imitate.interruption import InterruptedRunError
-from cl_imitate.keeper import Keeper
+from cl_imitate.keeper import Keeper, Save
 from cl_imitate.learners.dqn import DQNHyperparams
 from cl_imitate.stages.artifacts import (
     load_snapshot,
@@ -41,14 +43,24 @@ def simulate_together(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
 
     Each goes on from where it was left, alone or with others, and leaves what it would leave alone. Returns the errors
     of runs in which a learner diverged, by index; the others do not notice.
+
+    Each process of a job does so for its own share of the learners of one run; nothing is exchanged but words.
+
+    Raises:
+      ValueError: this is one of several processes, and there are several runs, or a fork.
     """
+    if processes.count() > 1:
+        _check_for_several_processes(runs)
     _pick_block_size(runs)
     keepers = [keeper_of(run, "simulate") for run in runs]
     for run, keeper in zip(runs, keepers, strict=True):
         keeper.attempt.share = 1 / len(runs)
-        run.folder.begin("simulate", goes_on=not keeper.is_empty, attempt=keeper.attempt)
+        run.folder.begin("simulate", goes_on=run.folder.goes_on("simulate"), attempt=keeper.attempt)
     try:
-        errors, updates = _simulate(runs, keepers)
+        if processes.count() > 1:
+            errors, updates = {}, [_simulate_share(runs[0], keepers[0])]
+        else:
+            errors, updates = _simulate(runs, keepers)
     except BaseException:
         for keeper in keepers:
             with contextlib.suppress(
@@ -63,6 +75,19 @@ def simulate_together(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
         else:
             run.folder.finish("simulate", keeper.attempt, td_updates=updates[index])
     return errors
+
+
+def _check_for_several_processes(runs: Sequence[Run]) -> None:
+    one_of = f"one process does so, and this is one of {processes.count()}"
+    if len(runs) > 1:
+        raise ValueError(
+            f"the learners of {len(runs)} runs are to live in one ensemble: {one_of}. Start the sweep as one process."
+        )
+    if runs[0].experiment.fork is not None:
+        raise ValueError(
+            f"{runs[0].path}: a fork's learners are to go on: {one_of}. Simulate with one: `cl-imitate simulate "
+            f"--run-dir {runs[0].path}`, without --num-processes. Several can do what comes after."
+        )
 
 
 def _simulate(
@@ -99,17 +124,20 @@ def _pick_block_size(runs: Sequence[Run]) -> None:
     left = [run for run in runs if run.experiment.simulation.block_size == "auto"]
     if not left:
         return
-    written = left[0].written
-    population = populations.make("recorded", with_block_size(written, 1))
-    size, rates = block_size.choose(population, chunk_steps=chunk_steps(written))
-    measured = {str(tried): round(rate) for tried, rate in rates.items()}
+    measured = _measured_block_size(left[0]) if processes.is_first() else None
     for run in left:
-        run.folder.note(block_size={"picked": size, "steps_per_second": measured})
+        run.folder.note(block_size=measured)
+
+
+def _measured_block_size(run: Run) -> dict[str, Any]:
+    population = populations.make("recorded", with_block_size(run.written, 1))
+    size, rates = block_size.choose(population, chunk_steps=chunk_steps(run.written))
+    return {"picked": size, "steps_per_second": {str(tried): round(rate) for tried, rate in rates.items()}}
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class _Life:
-    """One population of one run, being recorded."""
+    """One population of one run, or one process's share of it, being recorded."""
 
     index: int  # of the run
     run: Run
@@ -119,6 +147,7 @@ class _Life:
     ensemble: simulate.Ensemble | None
     first: int  # how many steps it had lived before
     spent_before: int  # updates that each learner had made before this run
+    learners: range | None = None  # which these are of all, where they are a process's share
     td_updates: int = 0
 
     @classmethod
@@ -151,7 +180,7 @@ class _Life:
             ensemble, mesh, simulate.SPECS
         )  # as it is written does not tell who was beside it
         if step in wanted.snapshots:
-            save_snapshot(self.run, name, step, ensemble)
+            save_snapshot(self.run, name, step, ensemble, self.learners)
         if step in wanted.due and step < num_steps:
             _save_life(self.keeper, name, step, ensemble, self.writer, self.spent_before)
 
@@ -258,22 +287,30 @@ def _begin_or_go_on(
     run: Run, population: populations.Population, num_steps: int, keeper: Keeper
 ) -> tuple[store.Writer, simulate.Ensemble, int]:
     """Where the histories go, the learners, and the updates that each had made before this run."""
-    spec, name = population.family.env.spec, population.name
-    row_bytes = store.row_dtype(spec).itemsize
-
-    def like(facts):
-        rows = np.empty((population.num_learners, facts["waiting"] + 1, row_bytes), np.uint8)
-        return {"ensemble": population.abstract(), "rows": rows}
-
-    saved = keeper.load(name, like)
+    saved = keeper.load(population.name, functools.partial(_like, population))
     if saved is None:
-        for left in (run.path / "histories" / name, snapshot_path(run, name, 0).parent):
-            shutil.rmtree(left, ignore_errors=True)
+        _remove_what_is_left(run, population.name)
         ensemble = _begin(run, population)
         return _writer(run, population, num_steps, None), ensemble, int(ensemble.clock.update)
-    go_on = saved.facts["written"], saved.tree["rows"][:, : saved.facts["waiting"]]
-    writer = _writer(run, population, num_steps, go_on)
+    writer = _writer(run, population, num_steps, _position(saved))
     return writer, saved.tree["ensemble"], saved.facts["spent_before"]
+
+
+def _like(population: populations.Population, facts: dict[str, Any]) -> dict[str, Any]:
+    """What `_save_life` saves."""
+    row_bytes = store.row_dtype(population.family.env.spec).itemsize
+    rows = np.empty((population.num_learners, facts["waiting"] + 1, row_bytes), np.uint8)
+    return {"ensemble": population.abstract(), "rows": rows}
+
+
+def _position(saved: Save) -> tuple[int, np.ndarray]:
+    """Where the histories were, for a `store.Writer` that goes on."""
+    return saved.facts["written"], saved.tree["rows"][:, : saved.facts["waiting"]]
+
+
+def _remove_what_is_left(run: Run, name: str) -> None:
+    for left in (run.path / "histories" / name, snapshot_path(run, name, 0).parent):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _begin(run: Run, population: populations.Population) -> simulate.Ensemble:
@@ -287,8 +324,15 @@ def _begin(run: Run, population: populations.Population) -> simulate.Ensemble:
 
 
 def _writer(
-    run: Run, population: populations.Population, num_steps: int, go_on: tuple[int, np.ndarray] | None
+    run: Run,
+    population: populations.Population,
+    num_steps: int,
+    go_on: tuple[int, np.ndarray] | None,
+    *,
+    cuts: Sequence[int] = (0,),
+    part: int = 0,
 ) -> store.Writer:
+    """`population`: all learners, those of other processes too; for `cuts` and `part` see `store.Writer`."""
     spec, fork, before = population.family.env.spec, run.experiment.fork, None
     if fork is not None:
         parents = open_history(parent_of(run), population.name, spec)
@@ -302,6 +346,8 @@ def _writer(
         learner_key_data=np.asarray(jax.random.key_data(population.learner_keys)),
         go_on=go_on,
         before=before,
+        cuts=cuts,
+        part=part,
     )
 
 
@@ -317,3 +363,74 @@ def _save_life(
     facts = {"written": written, "waiting": rows.shape[1], "spent_before": spent_before}
     rows = np.pad(rows, ((0, 0), (0, 1), (0, 0)))  # never of no size
     keeper.save(name, step, {"ensemble": ensemble, "rows": rows}, facts)
+
+
+# ---- one of several processes
+
+
+def _simulate_share(run: Run, keeper: Keeper) -> int:
+    """This process's share of every population. Returns the updates that the learners of all processes made.
+
+    Raises:
+      FloatingPointError: a learner diverged.
+    """
+    total = 0
+    for name, num_steps in recorded_steps(run.experiment).items():
+        done = keeper.finished(name)
+        updates = 0 if done is None else done[1]["td_updates"]
+        life = _begin_or_go_on_share(run, keeper, name, num_steps, is_done=done is not None)
+        if life is not None:
+            errors: dict[int, FloatingPointError] = {}
+            _live([life], num_steps, errors)
+            for error in errors.values():
+                raise error
+            updates = life.td_updates
+        total += sum(processes.exchange(f"{name} has lived", updates))
+        if processes.is_first():
+            store.join(run.path / "histories" / name)
+    return total
+
+
+def _begin_or_go_on_share(
+    run: Run, keeper: Keeper, name: str, num_steps: int, *, is_done: bool
+) -> _Life | None:
+    """This process's share of a population; None where it has none, or has lived. All processes ask for it.
+
+    The first one makes room and the store, the others then open it; a share of which nothing was saved begins anew in a
+    store of which the others have written their parts.
+    """
+    everybody = populations.make(name, run.experiment)
+    shares, index = everybody.shares(), processes.index()
+    learners = shares[index]
+    is_idle = is_done or not learners
+    own = None if is_idle else everybody.members(np.array(learners))
+    saved = None if own is None else keeper.load(name, functools.partial(_like, own))
+    is_new = not any(processes.exchange(f"{name} begins", is_done or saved is not None))
+    if is_new and processes.is_first():
+        _remove_what_is_left(run, name)
+    writer = None
+    for is_turn in (processes.is_first(), not processes.is_first()):
+        if is_turn and own is not None:
+            row_bytes = store.row_dtype(own.family.env.spec).itemsize
+            go_on = None if is_new else (0, np.empty((len(learners), 0, row_bytes), np.uint8))
+            if saved is not None:
+                go_on = _position(saved)
+            cuts = [share.start for share in shares]
+            writer = _writer(run, everybody, num_steps, go_on, cuts=cuts, part=index)
+        processes.exchange(f"{name} has a store")
+    if own is None or writer is None:
+        return None
+    ensemble = own.newborn() if saved is None else saved.tree["ensemble"]
+    if saved is None and 0 in protocols.snapshot_steps(run.experiment, name):
+        save_snapshot(run, name, 0, ensemble, learners)
+    return _Life(
+        index=0,
+        run=run,
+        keeper=keeper,
+        population=own,
+        writer=writer,
+        ensemble=ensemble,
+        first=int(ensemble.clock.step),
+        spent_before=0,
+        learners=learners,
+    )

@@ -4,13 +4,25 @@ import contextlib
 import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from cl_imitate import checkpoint, config, cost, feeds, keys, populations, progress, train
+from cl_imitate import (
+    checkpoint,
+    config,
+    cost,
+    feeds,
+    keys,
+    populations,
+    processes,
+    progress,
+    sharding,
+    spread,
+    train,
+)
 from cl_imitate.evaluation import frozen, metrics
 from cl_imitate.evaluation.imitator_arms import frozen_name
 from cl_imitate.imitators.make import make_imitator
@@ -43,11 +55,21 @@ def train_together(runs: Sequence[Run]) -> dict[int, FloatingPointError]:
 
     As many at once as fill a block of imitators (`training.block_size`); each goes on from where it was left,
     alone or with others, and leaves what it would leave alone. Returns the errors of runs that diverged, by index.
+
+    The processes of a job train the imitators of one run together.
+
+    Raises:
+      ValueError: this is one of several processes, and there are several runs.
     """
+    if len(runs) > 1 and processes.count() > 1:
+        raise ValueError(
+            f"the imitators of {len(runs)} runs are trained side by side by one process, and this is one of "
+            f"{processes.count()}. Start the sweep as one process."
+        )
     experiment = runs[0].experiment
     size = train.num_at_once(experiment.training, len(imitator_keys(experiment)[1]))
-    if experiment.training.feed == "stream":
-        size = 1  # the learners of one run at a time fill the devices
+    if experiment.training.feed == "stream" or spread.is_asked_for(experiment.training):
+        size = 1  # the learners or imitators of one run at a time fill the devices
     errors: dict[int, FloatingPointError] = {}
     for first in range(0, len(runs), size):
         some = _train_some(runs[first : first + size])
@@ -96,9 +118,9 @@ class _Study:
         run.folder.require("simulate")
         self.index, self.run = index, run
         self.spec = populations.make("recorded", run.experiment).family.env.spec
-        self.keeper = keeper_of(run, "train")
+        self.keeper = keeper_of(run, "train", together=True)
         self.keeper.attempt.share = share
-        run.folder.begin("train", goes_on=not self.keeper.is_empty, attempt=self.keeper.attempt)
+        run.folder.begin("train", goes_on=run.folder.goes_on("train"), attempt=self.keeper.attempt)
         self.source = self._source()
         self.curves: list[dict] = []
         self.trained: dict[int, dict] = {}
@@ -202,28 +224,36 @@ class _Course:
 
     def is_due(self, update: int) -> bool:
         is_last = update >= self.study.run.experiment.training.num_updates
-        return not is_last and self.study.keeper.is_due(self.part, update)
+        return not is_last and self.study.keeper.is_due_together(self.part, update)
 
     def save(self, update: int, state: train.TrainState) -> None:
         facts = {"updates": self.losses.updates, **_told(self.study.source)}
-        self.study.keeper.save(self.part, update, {"state": state, "losses": self.losses.arrays}, facts)
+        kept = _own_copy(state)
+        self.study.keeper.save(self.part, update, {"state": kept, "losses": self.losses.arrays}, facts)
 
     def finish(self, state: train.TrainState) -> None:
         study, experiment = self.study, self.study.run.experiment
-        params = train.chosen_params(state, experiment.training)
+        params, best_params = _own_copy((train.chosen_params(state, experiment.training), state.best_params))
         for path, tree in (
             (imitator_path(study.run, self.context_steps), params),
-            (best_imitator_path(study.run, self.context_steps), state.best_params),
+            (best_imitator_path(study.run, self.context_steps), best_params),
         ):
-            shutil.rmtree(path, ignore_errors=True)
+            if processes.is_first():
+                shutil.rmtree(path, ignore_errors=True)
+            processes.exchange("room for imitators")
             checkpoint.save(path, tree)
         floor = _loss_floor(experiment, study.spec)
         curves = self.losses.curves(experiment, self.context_steps, floor)
         best = self.losses.best(experiment, self.context_steps)
-        sha256 = [frozen.digest(params), frozen.digest(state.best_params)]
+        sha256 = [frozen.digest(params), frozen.digest(best_params)]
         told = {"curves": curves, "best": best, "sha256": sha256, **_told(study.source)}
         study.keeper.finish(self.part, {}, told)
         study.add(self.context_steps, params, curves, best)
+
+
+def _own_copy(tree: Any) -> Any:
+    """What all processes of a job have in parts, whole in this one; they all ask for it."""
+    return tree if processes.count() == 1 else sharding.on_host(tree)
 
 
 def _train_cohort(cohort: list[_Course], errors: dict[int, FloatingPointError]) -> None:
@@ -231,17 +261,12 @@ def _train_cohort(cohort: list[_Course], errors: dict[int, FloatingPointError]) 
     lead = cohort[0]
     price = cost.of(lead.study.run.experiment.imitator, lead.study.spec, context_steps=lead.context_steps)
     num = len(cohort) * len(lead.forks)
-    print(f"{num} imitators of context {lead.context_steps}: {price} each", file=sys.stderr)
+    if processes.is_first():
+        print(f"{num} imitators of context {lead.context_steps}: {price} each", file=sys.stderr)
     with progress.bar(
         f"train context {lead.context_steps}", sum(course.work for course in cohort), "steps"
     ) as tick:
-        fitting = train.fit_together(
-            [course.trainee(tick) for course in cohort],
-            imitator=lead.imitator,
-            context_steps=lead.context_steps,
-            devices=lead.study.source.train_devices,
-        )
-        for fitted in fitting:
+        for fitted in _fitting(cohort, tick):
             for course, error in ((cohort[place], error) for place, error in fitted.errors.items()):
                 errors.setdefault(course.study.index, error)
             alive = [
@@ -258,6 +283,19 @@ def _train_cohort(cohort: list[_Course], errors: dict[int, FloatingPointError]) 
     states = fitted.states()
     for place, course in alive:
         course.finish(states[place])
+
+
+def _fitting(cohort: list[_Course], tick: progress.Tick) -> Iterator[train.Fitted]:
+    lead, trainees = cohort[0], [course.trainee(tick) for course in cohort]
+    where = {
+        "imitator": lead.imitator,
+        "context_steps": lead.context_steps,
+        "devices": lead.study.source.train_devices,
+    }
+    if spread.is_asked_for(lead.study.run.experiment.training):
+        (trainee,) = trainees
+        return spread.fit(trainee, **where)
+    return train.fit_together(trainees, **where)
 
 
 def _save_all(courses: list[tuple[int, _Course]], fitted: train.Fitted) -> None:
@@ -347,7 +385,7 @@ def _begin_or_go_on_training(
         losses = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
         return {"state": newborn, "losses": losses}
 
-    saved = keeper.load(part, like)
+    saved = keeper.load_together(part, like)
     if saved is None:
         return newborn, _Losses([], np.zeros((num, 0), np.float32), np.zeros((num, 0), np.float32))
     _restore(source, saved.facts)

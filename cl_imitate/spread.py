@@ -1,0 +1,96 @@
+"""One run's imitators in training over the devices of all processes of a job, which all make the same calls.
+
+Members are split over the mesh's axis `ensemble`; with `training.shard` = "data" or "fsdp" each one's batch (and
+weights) over `data`, for one process too. Several runs are trained side by side only by one process, by member
+(`train.fit_together`).
+"""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cl_imitate import config, processes, sharding, train
+from cl_imitate.imitators.base import Imitator
+from cl_imitate.optimiser import without_rates
+from cl_imitate.trainees import Trainee
+from cl_imitate.types import History
+
+
+def is_asked_for(training: config.Training) -> bool:
+    """Whether imitators are to be trained in this way."""
+    return processes.count() > 1 or training.shard != "members"
+
+
+def make_mesh(num_members: int, training: config.Training, devices: sharding.Devices | None = None) -> Mesh:
+    """The mesh for `num_members` imitators; `devices`: None for those of all processes.
+
+    Raises:
+      ValueError: the processes cannot all take part equally, or blocks are asked for that these devices do not make.
+    """
+    mesh = sharding.training_mesh(
+        num_members, training.batch_size, splits_batches=training.shard != "members", devices=devices
+    )
+    share = num_members // mesh.shape[sharding.ENSEMBLE]
+    if training.block_size not in (0, share):
+        raise ValueError(
+            f'training.block_size = {training.block_size}: with several processes, or with training.shard = "data" or '
+            f'"fsdp", a device has one block, which here is of {share} of {num_members} imitators. Use {share}, or 0.'
+        )
+    return mesh
+
+
+def place_history(history: History, mesh: Mesh, training: config.Training) -> History:
+    """A history [N, T] on the mesh as `train.train_chunk` wants it: on every device, by member one for each."""
+    if training.shard != "members":
+        return sharding.place(history, mesh, sharding.WHOLE)
+    num = mesh.shape[sharding.ENSEMBLE]
+    copies = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (num, *x.shape)), history)
+    return sharding.place(copies, mesh, sharding.SPLIT)
+
+
+def fit(
+    trainee: Trainee,
+    *,
+    imitator: Imitator,
+    context_steps: int,
+    devices: sharding.Devices | None = None,
+) -> Iterator[train.Fitted]:
+    """Train the imitators of one run to `training.num_updates`, yielding after every chunk what `train.fit_together`
+    yields. The states are arrays of all processes: `sharding.on_host` gathers them.
+
+    Args:
+      devices: where to train; None: on all, of all processes of the job.
+
+    Raises:
+      ValueError: see `make_mesh`.
+    """
+    training = without_rates(trainee.training)
+    mesh = make_mesh(trainee.num_members, training, devices)
+    state = sharding.place(trainee.state, mesh, train.specs(trainee.state, mesh, training))
+    members = sharding.place(trainee.members(), mesh, sharding.SPLIT)
+    held_out = place_history(trainee.held_out, mesh, training)
+    history: History | None = None
+    done, until = int(trainee.state.update), -1
+    while done < training.num_updates:
+        if history is None or done >= until:
+            history = None  # room for the next
+            history, until = trainee.feed(done)
+            history = place_history(history, mesh, training)
+        num_updates = min(training.evaluate_every_updates, until - done)
+        state, *losses = train.train_chunk(
+            state,
+            members,
+            history,
+            held_out,
+            imitator=imitator,
+            training=training,
+            context_steps=context_steps,
+            num_updates=num_updates,
+            mesh=mesh,
+        )
+        done += num_updates
+        progress = train.Progress(done, *sharding.on_host(losses))
+        error = train.problem(progress)
+        yield train.Fitted(lambda now=state: [now], [progress], {} if error is None else {0: error})
