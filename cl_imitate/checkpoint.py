@@ -87,7 +87,8 @@ def _load_leaves(path: pathlib.Path, like: Any) -> Any:
 def load(path: pathlib.Path, like: Any) -> Any:
     """Read a pytree with the structure, shapes and types of `like` (arrays or ShapeDtypeStructs).
 
-    What is a numpy array there is one here; everything else is on one device.
+    What is a numpy array there is one here; everything else is on one device. What one process wrote by itself each
+    process of a job reads when it likes; all else they read together, as orbax wants it.
 
     Raises:
       ValueError: missing, damaged, or of other shapes.
@@ -98,8 +99,11 @@ def load(path: pathlib.Path, like: Any) -> Any:
         ),
         like,
     )
+    is_alone = (path / _ALONE).exists()
+    if not is_alone:
+        processes.exchange(f"reads {path}")  # orbax would not wait for ever
     try:
-        if (path / _ALONE).exists():
+        if is_alone:
             return _load_leaves(path, like)
         return ocp.load(str(path.absolute()), abstract)
     except Exception as error:

@@ -5,7 +5,8 @@ weights) over `data`, for one process too. Several runs are trained side by side
 (`train.fit_together`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,6 +72,8 @@ def fit(
     state = sharding.place(trainee.state, mesh, train.specs(trainee.state, mesh, training))
     members = sharding.place(trainee.members(), mesh, sharding.SPLIT)
     held_out = place_history(trainee.held_out, mesh, training)
+    static = {"imitator": imitator, "training": training, "context_steps": context_steps, "mesh": mesh}
+    compiled: dict[int, Callable[..., Any]] = {}
     history: History | None = None
     done, until = int(trainee.state.update), -1
     while done < training.num_updates:
@@ -79,18 +82,20 @@ def fit(
             history, until = trainee.feed(done)
             history = place_history(history, mesh, training)
         num_updates = min(training.evaluate_every_updates, until - done)
-        state, *losses = train.train_chunk(
-            state,
-            members,
-            history,
-            held_out,
-            imitator=imitator,
-            training=training,
-            context_steps=context_steps,
-            num_updates=num_updates,
-            mesh=mesh,
-        )
+        if num_updates not in compiled:
+            compiled[num_updates] = _compile(
+                state, members, history, held_out, num_updates=num_updates, **static
+            )
+        state, *losses = compiled[num_updates](state, members, history, held_out)
         done += num_updates
         progress = train.Progress(done, *sharding.on_host(losses))
         error = train.problem(progress)
         yield train.Fitted(lambda now=state: [now], [progress], {} if error is None else {0: error})
+
+
+def _compile(*arrays: Any, **static: Any) -> Callable[..., Any]:
+    """`train.train_chunk` for arrays like these. All processes have it before any begins: at the first sum within it
+    gloo gives up on a process that comes 30 seconds late, from compiling say."""
+    compiled = train.train_chunk.lower(*arrays, **static).compile()
+    processes.exchange("compiled")
+    return compiled

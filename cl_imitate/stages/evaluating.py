@@ -61,6 +61,7 @@ def evaluate_stage(run: Run) -> None:
                 population = source = sources[protocol.population]
             learners = population.own_share()
             if not learners:
+                _read_with_the_others(run, protocol, population, source)
                 continue
             own = population if processes.count() == 1 else population.members(np.array(learners))
             if protocol.rung is not None:
@@ -90,6 +91,17 @@ def evaluate_stage(run: Run) -> None:
         facts["frozen"] = {"sha256_before": before, "sha256_after": after}
         facts["td_updates"] = count.td_updates
         facts["imitator_steps"] = count.imitator_steps
+
+
+def _read_with_the_others(
+    run: Run, protocol: protocols.Protocol, population: populations.Population, source: populations.Population
+) -> None:
+    """A process that has none of a protocol's learners reads the snapshots that all read together."""
+    one = range(1)
+    if protocol.rung is None:
+        load_snapshot(run, population, protocol.learner_step, one)
+    if protocol.transplant:
+        load_snapshot(run, source, run.experiment.recorded_steps, one)
 
 
 def _some(past: History | None, learners: range) -> History | None:
