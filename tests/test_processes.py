@@ -309,6 +309,16 @@ def test_two_processes_of_four_devices_leave_what_one_of_eight_does(by_one, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard", ["fsdp"])
+def test_two_processes_share_each_imitators_batch_and_weights(by_one, tmp_path, shard):
+    folder = tmp_path / "two"
+    assert codes(start_job(folder, "--set", f"training.shard={shard}")) == [0, 0], said(folder)
+    for first, second in zip(by_one["losses"], json.loads((folder / "losses.json").read_text()), strict=True):
+        for key in ("train_loss", "held_out_loss"):
+            np.testing.assert_allclose(first[key], second[key], rtol=0, atol=2e-5)
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_stops_both_and_they_go_on_together(by_one, tmp_path):
     folder = tmp_path / "two"
     save = ("--resume", "--save-every-seconds", 0, "--save-every-steps", 1)
