@@ -16,9 +16,9 @@ import rich.markup
 import rich.table
 
 from cl_imitate import load_config, report
-from cl_imitate.comparison_figure import comparison
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import verdict
+from cl_imitate.figures.comparison import comparison
 
 _NAMES_APART = ("name", "rules_sha256")  # what a run is called says nothing of what it is
 

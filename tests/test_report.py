@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from cl_imitate import figures, report
+from cl_imitate import report
 from cl_imitate.config import Rules
+from cl_imitate.figures import arms, canvas
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = """
@@ -54,8 +55,8 @@ def write(folder: pathlib.Path, cells: list, verdict: dict | None = None, **chan
 @pytest.fixture(autouse=True, scope="module")
 def small_figures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_DPI", 50)
-        patch.setattr(figures, "_SAMPLES", 20)
+        patch.setattr(canvas, "_DPI", 50)
+        patch.setattr(arms, "SAMPLES", 20)
         yield
 
 
@@ -218,7 +219,7 @@ def test_the_same_run_makes_the_same_page(tmp_path):
 
 def test_long_curves_are_drawn_in_averages_of_blocks():
     cell = synthetic.cell("later", {"learner": np.arange(1000.0)}, noise=0)
-    thin = figures._thin(cell, "learner")
+    thin = arms.thinned(cell, "learner")
     assert thin.num_blocks <= 120
     assert thin.block_steps == 9 * cell.block_steps
     np.testing.assert_allclose(thin.returns["learner"][0, 0, 0], 4.0)
@@ -226,18 +227,18 @@ def test_long_curves_are_drawn_in_averages_of_blocks():
 
 @pytest.mark.parametrize(("number", "words"), [(640, "640"), (3200, "3.2k"), (1_000_000, "1M"), (None, "–")])
 def test_steps_are_short(number, words):
-    assert figures.steps(number) == words
+    assert canvas.steps(number) == words
 
 
 @pytest.mark.parametrize("inches", [12.4, 8.0, 4.0])
 def test_a_legend_takes_as_many_columns_as_fit_and_cuts_no_name_off(inches):
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(inches, 4), layout="constrained")
-    axis = canvas.subplots()
+    page = Figure(figsize=(inches, 4), layout="constrained")
+    axis = page.subplots()
     for number in range(8):
         axis.plot([0, 1], label=f"{number} frozen imitator, context wiped each episode")
-    figures._legend(canvas, [axis])
-    [legend] = canvas.legends
-    assert legend.get_window_extent().width <= canvas.bbox.width
+    canvas.draw_legend(page, [axis])
+    [legend] = page.legends
+    assert legend.get_window_extent().width <= page.bbox.width
     assert legend._ncols == {12.4: 3, 8.0: 2, 4.0: 1}[inches]
