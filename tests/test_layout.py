@@ -14,11 +14,12 @@ RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum circumstances start_jax
 0: processes
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
-1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir attempt progress sharding
+1: envs/minatar/* evaluation/metrics evaluation/comparisons evaluation/results load_config check_config checkpoint
+1: run_dir attempt progress sharding
 1: blocks seating optimiser
 2: envs/* learners/* imitators/* figures/* keeper trainees
 3: report envs/tasks simulate train cost imitators/learner_posterior
-4: evaluation/protocols evaluation/answers evaluation/wording populations
+4: evaluation/protocols evaluation/answers evaluation/entries evaluation/gate evaluation/wording populations
 4: spread
 5: evaluation/* block_size
 6: feeds show compare evaluation/controls/*

@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from cl_imitate.config import Gate, Imitator, Rules
-from cl_imitate.evaluation import answers, verdict
+from cl_imitate.evaluation import entries, verdict
 
 RULES = Rules()
 
@@ -32,7 +32,7 @@ def question(name: str, *cells, **changes) -> dict:
     ],
 )
 def test_parity_by_its_interval(interval, answer):
-    assert answers.parity_answer(interval, RULES) == answer
+    assert entries.parity_answer(interval, RULES) == answer
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_parity_by_its_interval(interval, answer):
     ],
 )
 def test_learning_by_its_interval(interval, answer):
-    assert answers.learns_answer(interval, RULES) == answer
+    assert entries.learns_answer(interval, RULES) == answer
 
 
 # --- NOW

@@ -10,6 +10,7 @@ import numpy as np
 from cl_imitate import load_config
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import answers, convergence, wording
+from cl_imitate.evaluation.gate import gate_of
 from cl_imitate.evaluation.results import Cell
 
 SCHEMA = 1
@@ -46,7 +47,7 @@ def decide(
         for context in contexts
     }
     questions = by_context.get(experiment.imitator.context_steps) or answers.questions(experiment, [])
-    gate = answers.gate(experiment, cells if experiment.gate.experiment == "self" else gate_cells or [])
+    gate = gate_of(experiment, cells if experiment.gate.experiment == "self" else gate_cells or [])
     if gate_facts is not None:
         gate |= {name: gate_facts[name] for name in ("fingerprint", "frozen")}
     return _plain(
