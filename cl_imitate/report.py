@@ -10,6 +10,8 @@ from typing import Any
 import jinja2
 
 from cl_imitate.config import Experiment, Rules
+from cl_imitate.evaluation import wording
+from cl_imitate.evaluation.distances import would_change
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.figures.canvas import Figure, steps
 from cl_imitate.figures.curves import curves
@@ -74,6 +76,8 @@ def write(
     page = environment.from_string(source).render(
         experiment=experiment,
         verdict=verdict,
+        how_sure=wording.how_sure(verdict),
+        would_change=would_change(verdict, experiment.rules),
         sections=sections,
         facts=list(_facts(manifest)),
         configuration=toml_like(dataclasses.asdict(experiment)),

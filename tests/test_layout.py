@@ -19,8 +19,8 @@ RANKS = """
 1: blocks seating optimiser
 2: envs/* learners/* imitators/* figures/* keeper trainees
 3: report envs/tasks simulate train cost imitators/learner_posterior
-4: evaluation/protocols evaluation/answers evaluation/entries evaluation/gate evaluation/wording populations
-4: spread
+4: evaluation/protocols evaluation/answers evaluation/entries evaluation/gate evaluation/wording
+4: evaluation/distances populations spread
 5: evaluation/* block_size
 6: feeds show compare evaluation/controls/*
 7: stages/*

@@ -83,7 +83,7 @@ def headline(cells: Sequence[Cell], verdict: Mapping, evaluation: Evaluation, ru
         "(and imitator seeds), bands their 95% intervals.",
         f"Three panels of return: NOW, PROCESS and LATER. Measured answers: {answers}.",
         draw,
-        size=(12.4, 4.3),
+        size=(12.4, 3.6),
     )
 
 
