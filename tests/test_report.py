@@ -85,10 +85,11 @@ class Tags(html.parser.HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-def browse(path: pathlib.Path, profile: pathlib.Path) -> tuple[str, str]:
+def browse(path: pathlib.Path, profile: pathlib.Path, *options: str) -> tuple[str, str]:
     if BROWSER is None:
         pytest.skip("no Chromium here: looked for chromium, chromium-browser and google-chrome")
-    command = [BROWSER, *QUIET.split(), f"--user-data-dir={profile}", "--dump-dom", path.resolve().as_uri()]
+    profile_option = f"--user-data-dir={profile}"
+    command = [BROWSER, *QUIET.split(), *options, profile_option, "--dump-dom", path.resolve().as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout, done.stderr
@@ -158,6 +159,34 @@ def test_a_void_run_says_so_before_anything_else(tmp_path):
     text = write(tmp_path, cells).read_text(encoding="utf-8")
     assert text.index("This run is void") < text.index('class="lead') < text.index("<figure")
     assert "the gate was not run" in text
+
+
+def test_the_first_screen_holds_the_answer_one_figure_and_what_would_have_changed_it(tmp_path):
+    cells = synthetic.cells()
+    whole = write(tmp_path / "whole", cells, synthetic.decide_past_the_gate(*cells))
+    void = write(tmp_path / "void", [synthetic.now(), synthetic.process(1.0)])
+    for path in (whole, void):
+        text = path.read_text(encoding="utf-8")
+        head = text[text.index("<header>") : text.index("</header>")]
+        assert head.count("<figure") == 1
+        order = (
+            "<h1>",
+            'class="lead',
+            "<figure",
+            "What would have changed the answer",
+            "<li>",
+            "Brackets are 95%",
+        )
+        assert [head.index(one) for one in order] == sorted(head.index(one) for one in order)
+        measure = (
+            "document.body.dataset.ends = document.querySelector('.change').getBoundingClientRect().bottom"
+        )
+        measured = path.with_name("measured.html")
+        measured.write_text(text.replace("</body>", f"<script>{measure}</script></body>"), encoding="utf-8")
+        dom, _ = browse(measured, tmp_path / "profile", "--window-size=1280,800")
+        ends = re.search(r'data-ends="([\d.]+)"', dom)
+        assert ends
+        assert float(ends[1]) <= 800
 
 
 def test_a_run_that_is_not_void_does_not_say_so(page):

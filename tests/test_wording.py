@@ -92,7 +92,7 @@ def test_how_sure_counts_learners_seeds_and_positive_controls_and_names_the_gate
     assert "the gate shows: 1.0" in words
     assert "Positive controls passed: 1 of 1." in words
     alone = wording.how_sure(decide(synthetic.now(seeds=1)))
-    assert "over 24 held-out learners and 1 imitator seed." in alone
+    assert "over 24 held-out learners and 1 imitator seed, of which they say nothing." in alone
 
 
 def test_how_sure_does_not_speak_of_a_gate_that_was_not_passed():

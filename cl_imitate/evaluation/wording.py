@@ -225,9 +225,9 @@ def how_sure(verdict: Mapping) -> str:
     if sizes:
         learners = _from_to([one["num_learners"] for one in sizes], "held-out learner")
         seeds = _from_to([one["num_imitator_seeds"] for one in sizes], "imitator seed")
-        said.append(
-            f"Brackets are {100 * verdict['rules']['confidence']:.4g}% intervals over {learners} and {seeds}."
-        )
+        percent = f"{100 * verdict['rules']['confidence']:.4g}%"
+        alone = ", of which they say nothing" if seeds == "1 imitator seed" else ""
+        said.append(f"Brackets are {percent} intervals over {learners} and {seeds}{alone}.")
     gate = verdict["gate"]
     if gate["passed"]:
         said.append(

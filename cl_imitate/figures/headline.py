@@ -77,10 +77,9 @@ def headline(cells: Sequence[Cell], verdict: Mapping, evaluation: Evaluation, ru
     return draw_figure(
         "headline",
         "The frozen imitator beside the learner",
-        "Left: levels at the end of training, weights held. Middle: the learner from random initialisation, and the "
-        "frozen imitator from an empty context, on tasks neither has seen. Right: after the recording stopped, the "
-        "learner's weights go on changing and the imitator's do not. Lines are interquartile means over learners "
-        "(and imitator seeds), bands their 95% intervals.",
+        "Left: at the end of training, weights held. Middle: the learner from birth, the imitator from an empty "
+        "context, on unseen tasks. Right: after the recording stopped, the learner's weights go on changing. Lines are "
+        "interquartile means over learners (and imitator seeds), bands their 95% intervals.",
         f"Three panels of return: NOW, PROCESS and LATER. Measured answers: {answers}.",
         draw,
         size=(12.4, 3.6),
