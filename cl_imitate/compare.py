@@ -16,9 +16,9 @@ import rich.markup
 import rich.table
 
 from cl_imitate import load_config, report
-from cl_imitate.comparison_figure import comparison
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation import verdict
+from cl_imitate.evaluation import verdict, wording
+from cl_imitate.figures.comparison import comparison
 
 _NAMES_APART = ("name", "rules_sha256")  # what a run is called says nothing of what it is
 
@@ -169,7 +169,7 @@ def _rows(runs: Sequence[ComparedRun]) -> list[list[str]]:
             f"{one.name} (VOID)" if one.verdict["void"] else one.name,
             *(values[number] for values in fields.values()),
             *(
-                f"{question['answer']} {verdict.number(question['estimate'], question['ci95'])}"
+                f"{question['answer']} {wording.number(question['estimate'], question['ci95'])}"
                 for question in one.verdict["questions"].values()
             ),
             words[one.verdict["gate"]["passed"]],

@@ -8,13 +8,13 @@ import pathlib
 import tomllib
 import types
 import typing
-from collections.abc import Callable
 from typing import Any
 
 import pydantic
 import tomli_w
 
 from cl_imitate import config, statistics
+from cl_imitate.check_config import check
 
 _EXPERIMENT = pydantic.TypeAdapter(config.Experiment)
 
@@ -62,6 +62,7 @@ def build(values: dict[str, Any], *, origin: str) -> config.Experiment:
         experiment = _EXPERIMENT.validate_json(json.dumps(values, default=str), strict=True)
     except pydantic.ValidationError as error:
         raise ValueError(f"{origin}: {_explain(error)}") from error
+    _check_registered(experiment, origin=origin)
     check(experiment, origin=origin)
     return experiment
 
@@ -90,6 +91,15 @@ def rules_sha256(experiment: config.Experiment) -> str:
     }
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_registered(experiment: config.Experiment, *, origin: str) -> None:
+    if experiment.rules_sha256 not in (None, rules_sha256(experiment)):
+        raise ValueError(
+            f"{origin}: rules_sha256 = {experiment.rules_sha256!r}, but the rules, the gate's bounds and the way of "
+            f"making intervals have {rules_sha256(experiment)}. Usual cause: a rule was changed after it was "
+            "registered. Change it back, or register anew, and say so"
+        )
 
 
 def _without_none(value: Any) -> Any:
@@ -210,278 +220,3 @@ def _options(annotation: Any) -> list[type]:
 
 def _dataclass_of(annotation: Any) -> type:
     return (_options(annotation) or [config.Experiment])[0]
-
-
-def check(experiment: config.Experiment, *, origin: str) -> None:
-    """What single fields cannot say.
-
-    Raises:
-      ValueError: two fields contradict each other; the message names both.
-    """
-    evaluation, simulation = experiment.evaluation, experiment.simulation
-
-    def need(holds: bool, message: str) -> None:
-        if not holds:
-            raise ValueError(f"{origin}: {message}")
-
-    need(
-        experiment.rules_sha256 in (None, rules_sha256(experiment)),
-        f"rules_sha256 = {experiment.rules_sha256!r}, but the rules, the gate's bounds and the way of making intervals "
-        f"have {rules_sha256(experiment)}. Usual cause: a rule was changed after it was registered. Change it back, or "
-        "register anew, and say so",
-    )
-
-    for name in ("now_fork_step", "later_fork_step"):
-        step = getattr(evaluation, name)
-        need(
-            step in evaluation.fork_steps,
-            f"evaluation.{name} = {step} is not among evaluation.fork_steps = {list(evaluation.fork_steps)}",
-        )
-    last = experiment.recorded_steps
-    for stage in evaluation.stage_steps:
-        need(stage < last, f"evaluation.stage_steps holds {stage}; it must be below the last fork, {last}")
-        need(
-            (last - stage) % evaluation.block_steps == 0,
-            f"evaluation.stage_steps holds {stage}: from there to the last fork, {last}, is not a multiple of "
-            f"evaluation.block_steps = {evaluation.block_steps}",
-        )
-    for name in ("fork_steps", "stage_steps"):
-        steps = getattr(evaluation, name)
-        need(len(set(steps)) == len(steps), f"evaluation.{name} repeats a step: {list(steps)}")
-        episode = getattr(experiment.environment, "episode_steps", None) or 1
-        need(
-            all(step % episode == 0 for step in steps),
-            f"evaluation.{name} = {list(steps)}: not all multiples of environment.episode_steps = {episode}",
-        )
-    for month in evaluation.months:
-        end = month.start_step + month.later_steps
-        need(
-            end <= last,
-            f"evaluation.months: {month.start_step} + {month.later_steps} is past the last fork, {last}",
-        )
-        need(month.start_step > 0, "evaluation.months: start_step = 0 leaves nothing to prompt with")
-    need(
-        experiment.imitator.reads_age or not evaluation.months,
-        "evaluation.months asks for a later age, which imitator.reads_age = false hides. Set it to true, or leave out "
-        "the months",
-    )
-    for name in ("now_steps", "later_steps", *(("elsewhere_steps",) if evaluation.rungs else ())):
-        steps = getattr(evaluation, name)
-        need(
-            steps % evaluation.block_steps == 0,
-            f"evaluation.{name} = {steps} is not a multiple of evaluation.block_steps = {evaluation.block_steps}",
-        )
-    need(
-        evaluation.now_steps <= evaluation.later_steps,
-        f"evaluation.now_steps = {evaluation.now_steps} is above evaluation.later_steps = {evaluation.later_steps}",
-    )
-    for where, environment in _environments(experiment):
-        episode = getattr(environment, "episode_steps", None) or 1
-        for name in ("block_steps", "now_steps"):
-            steps = getattr(evaluation, name)
-            need(
-                steps >= episode,
-                f"evaluation.{name} = {steps} is shorter than an episode ({where}.episode_steps = {episode}): no "
-                "return could be measured. Make it at least as long.",
-            )
-    for index, rung in enumerate(evaluation.rungs):
-        if problem := _rung_problem(rung, experiment.environment):
-            need(False, f"evaluation.rungs[{index}] ({rung.name}): rung = {rung.rung!r}, but {problem}")
-    need(
-        experiment.gate.experiment != "self" or 0 in evaluation.stage_steps,
-        f"evaluation.stage_steps = {list(evaluation.stage_steps)} lacks 0, and the gate is this run's own PROCESS "
-        "from an empty context. Add 0, or name a gate of its own: gate.experiment=gate.toml",
-    )
-    need(
-        not (evaluation.rungs and evaluation.transplant)
-        or evaluation.elsewhere_learners <= simulation.num_held_out,
-        f"evaluation.elsewhere_learners = {evaluation.elsewhere_learners} is above simulation.num_held_out = "
-        f"{simulation.num_held_out}, from which learners are transplanted (or set evaluation.transplant=false)",
-    )
-    contexts = (experiment.imitator.context_steps, *experiment.imitator.also_context_steps)
-    need(
-        len(set(contexts)) == len(contexts),
-        f"imitator.also_context_steps repeats a context: {list(contexts)}",
-    )
-    width, heads = experiment.imitator.width, experiment.imitator.num_heads
-    need(
-        width % (2 * heads) == 0,
-        f"imitator.width = {width} is not a multiple of 2 * imitator.num_heads = {2 * heads}",
-    )
-    need(
-        experiment.imitator.refill_steps < min(contexts),
-        f"imitator.refill_steps = {experiment.imitator.refill_steps} is not below the shortest context, "
-        f"{min(contexts)}",
-    )
-    need(
-        len(set(evaluation.months)) == len(evaluation.months), "evaluation.months holds the same month twice"
-    )
-    names = [f"{rung.rung} {rung.name}" for rung in evaluation.rungs]
-    need(len(set(names)) == len(names), f"evaluation.rungs: names are not unique: {names}")
-    hidden, batch, capacity = (
-        experiment.learner.hidden,
-        experiment.learner.batch_size,
-        experiment.learner.replay_capacity,
-    )
-    period, repeats = experiment.learner.target_period_updates, experiment.learner.updates_per_iteration
-    need(
-        period % repeats == 0,
-        f"learner.target_period_updates = {period} is not a multiple of learner.updates_per_iteration = {repeats}",
-    )
-    training, recorded = experiment.training, simulation.num_recorded
-    need(
-        training.num_validation < recorded,
-        f"training.num_validation = {training.num_validation} is not below simulation.num_recorded = {recorded}",
-    )
-    need(
-        training.checkpoint_rule == "last" or training.num_validation > 0,
-        'training.checkpoint_rule = "best_validation" needs training.num_validation above 0: learners to choose by',
-    )
-    need(
-        simulation.num_tasks <= recorded - training.num_validation,
-        f"simulation.num_tasks = {simulation.num_tasks} is above the number of recorded learners that are trained on, "
-        f"simulation.num_recorded - training.num_validation = {recorded - training.num_validation}: some training "
-        "tasks would have no learner",
-    )
-    need(
-        "novelty" not in experiment.controls.run or training.feed == "store",
-        'controls.run holds "novelty", which reads all training histories again, and training.feed = "stream" keeps '
-        'none. Leave it out, or set training.feed = "store"',
-    )
-    if training.feed == "stream":
-        trained_on = recorded - training.num_validation
-        need(
-            trained_on % training.stream_learners == 0,
-            f"training.stream_learners = {training.stream_learners} does not divide the learners that are trained on, "
-            f"simulation.num_recorded - training.num_validation = {trained_on}",
-        )
-        epochs = trained_on // training.stream_learners
-        need(
-            training.num_updates >= epochs,
-            f"training.num_updates = {training.num_updates} is below the number of epochs, {epochs} (learners trained "
-            f"on divided by training.stream_learners): some learners would never be read",
-        )
-    if training.keep_every_episodes > 1:
-        need(
-            hasattr(experiment.environment, "episode_steps"),
-            f"training.keep_every_episodes = {training.keep_every_episodes} needs episodes of a fixed length, which "
-            f"environment.family = {experiment.environment.family!r} does not have. Set it to 1",
-        )
-        need(
-            not evaluation.months,
-            f"training.keep_every_episodes = {training.keep_every_episodes} and evaluation.months: in a thinned "
-            "history an age is not an age lived. Set the one to 1 or leave out the other",
-        )
-    if experiment.fork is not None:
-        _check_fork(experiment, experiment.fork, need)
-    if problem := _control_problem(experiment):
-        need(False, problem)
-    need(len(hidden) > 0, "learner.hidden is empty; give at least one layer, for example [32]")
-    need(capacity > batch, f"learner.replay_capacity = {capacity} is not above learner.batch_size = {batch}")
-
-
-def _check_fork(experiment: config.Experiment, fork: config.Fork, need: Callable[[bool, str], None]) -> None:
-    """A learner that starts before its rates were changed would live with them too early: no recorded one did."""
-    evaluation = experiment.evaluation
-    need(
-        experiment.recorded_steps >= fork.step,
-        f"evaluation.fork_steps = {list(evaluation.fork_steps)} all end before the step that this fork starts at, "
-        f"{fork.step}. The last one must not",
-    )
-    need(
-        experiment.training.feed == "store",
-        'training.feed = "stream" makes learners from birth, and a fork\'s are read from its parent. Use "store"',
-    )
-    need(
-        fork.rates_since <= fork.step,
-        f"fork.rates_since = {fork.rates_since} is after fork.step = {fork.step}",
-    )
-    starts = {
-        "evaluation.stage_steps": evaluation.stage_steps,
-        "evaluation.fork_steps": evaluation.fork_steps,
-        "evaluation.months (start_step + later_steps)": [
-            month.start_step + month.later_steps for month in evaluation.months
-        ],
-        "evaluation.rungs (newborn learners)": (0,) if evaluation.rungs else (),
-    }
-    for name, steps in starts.items():
-        if early := [step for step in steps if step < fork.rates_since]:
-            need(
-                False,
-                f"{name} starts a learner at step {early[0]}, but learners have had the rates of this fork since step "
-                f"{fork.rates_since} only, and none is recorded that lived with them before. Leave out what starts "
-                'earlier (stage_steps, months, rungs), and give gate.experiment its own config ("gate.toml"), or leave '
-                "the learners' rates as they were",
-            )
-
-
-def _control_problem(experiment: config.Experiment) -> str | None:
-    """Why a control that the config names could not be made, or None: better said before anything runs."""
-    run, evaluation = experiment.controls.run, experiment.evaluation
-    retrained = [name for name in ("sham", "shuffled", "reward_masked") if name in run]
-    if retrained and 0 not in evaluation.stage_steps:
-        return (
-            f"controls.run holds {retrained[0]}, which plays PROCESS from an empty context, and "
-            f"evaluation.stage_steps = {list(evaluation.stage_steps)} lacks 0. Add it"
-        )
-    marginal = [name for name in ("floor", "counterfactual_learner", "test_time_training") if name in run]
-    if marginal and experiment.imitator.sees == "coin":
-        return (
-            f'controls.run holds {marginal[0]}, which knows nothing of the coin, and imitator.sees = "coin". Leave the '
-            "control out"
-        )
-    from_birth = [name for name in run if name.startswith("learner_posterior") or name == "pace"]
-    if from_birth and experiment.fork is not None and experiment.fork.rates_since > 0:
-        return (
-            f"controls.run holds {from_birth[0]}, whose learners live from birth, but learners have had the rates of "
-            f"this fork since step {experiment.fork.rates_since} only. Leave the control out"
-        )
-    longest = max(evaluation.now_steps, 4 * (getattr(experiment.environment, "episode_steps", None) or 1))
-    if "pace" in run and longest > experiment.recorded_steps:
-        return (
-            f"controls.run holds pace, which measures returns over {longest} steps (evaluation.now_steps, or four "
-            f"episodes), and learners are recorded for {experiment.recorded_steps}. Record more, or leave it out"
-        )
-    if experiment.training.feed == "stream" and (altered := set(retrained) - {"sham"}):
-        return (
-            f'controls.run holds {min(altered)}, which alters recorded histories, and training.feed = "stream" keeps '
-            'none. Set it to "store"'
-        )
-    step, kept = experiment.controls.stall_step, {*evaluation.stage_steps, *evaluation.fork_steps} - {0}
-    if "stalled" in run and step and step not in kept:
-        return (
-            f"controls.stall_step = {step} is no stage and no fork: learners are kept at {sorted(kept)} only"
-        )
-    return None
-
-
-def _environments(experiment: config.Experiment) -> list[tuple[str, config.Environment]]:
-    """Every environment that a config names, with its key."""
-    found = [("environment", experiment.environment)]
-    for index, rung in enumerate(experiment.evaluation.rungs):
-        if rung.environment is not None:
-            found.append((f"evaluation.rungs[{index}].environment", rung.environment))
-    return found
-
-
-_SYMBOL_VARIANTS = {"permute_symbols", "new_symbols"}
-
-
-def _rung_problem(rung: config.Rung, trained_on: config.Environment) -> str | None:
-    """Why a rung is not what its number says, or None. Rungs from 2 up decide ELSEWHERE, so the number matters."""
-    where = rung.environment or trained_on
-    is_changed = rung.environment is not None or bool(rung.variants)
-    symbols_per_task = getattr(trained_on, "symbols", "fixed") == "per_task"
-    if rung.rung == "0" and (rung.split != "train" or is_changed):
-        return 'that is an unseen learner on a training task: set split = "train", no environment and no variants'
-    if rung.rung != "0" and rung.split == "train":
-        return 'split = "train" is rung 0: a training task'
-    if rung.rung == "2b" and not symbols_per_task:
-        return 'the imitator was not trained on symbols drawn anew: set environment.symbols = "per_task", or call it 2'
-    if rung.rung == "2" and symbols_per_task and _SYMBOL_VARIANTS & set(rung.variants):
-        return "the imitator was trained on symbols drawn anew for each task: call it 2b"
-    if rung.rung in ("4", "5") and where == trained_on:
-        return "it has the family and the game that the imitator was trained on: name another environment"
-    if rung.rung == "4" and where.family == trained_on.family:
-        return f"its family, {where.family}, is the one that the imitator was trained on"
-    return None

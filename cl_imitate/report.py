@@ -9,10 +9,18 @@ from typing import Any
 
 import jinja2
 
-from cl_imitate import figures, figures_posterior
 from cl_imitate.config import Experiment, Rules
+from cl_imitate.evaluation import wording
+from cl_imitate.evaluation.distances import would_change
 from cl_imitate.evaluation.results import Cell
-from cl_imitate.figures import Figure, steps
+from cl_imitate.figures.canvas import Figure, steps
+from cl_imitate.figures.curves import curves
+from cl_imitate.figures.headline import headline
+from cl_imitate.figures.ladder import ladder
+from cl_imitate.figures.losses import losses
+from cl_imitate.figures.parity import parity
+from cl_imitate.figures.points import points
+from cl_imitate.figures.posterior_cost import posterior_cost
 
 GLOSSARY = {
     "learner": "A deep-Q network whose weights are changed by TD updates as it acts: the target continual learner.",
@@ -68,6 +76,8 @@ def write(
     page = environment.from_string(source).render(
         experiment=experiment,
         verdict=verdict,
+        how_sure=wording.how_sure(verdict),
+        would_change=would_change(verdict, experiment.rules),
         sections=sections,
         facts=list(_facts(manifest)),
         configuration=toml_like(dataclasses.asdict(experiment)),
@@ -104,14 +114,14 @@ def _sections(
     rules, own = experiment.rules, verdict["context_steps"]
     others = sorted({cell.context_steps for cell in cells} - {own})
     sections: dict[str, list[Figure | None]] = {
-        "headline": [figures.headline(cells, verdict, experiment.evaluation, rules)],
-        "parity": [figures.parity(verdict, rules)],
-        "ladder": [figures.ladder(verdict["questions"]["elsewhere"].get("rungs", []), rules)],
-        "points": [figures.points(_per_learner(experiment, cells), rules)],
-        "losses": [figures.losses(loss_curves)],
+        "headline": [headline(cells, verdict, experiment.evaluation, rules)],
+        "parity": [parity(verdict, rules)],
+        "ladder": [ladder(verdict["questions"]["elsewhere"].get("rungs", []), rules)],
+        "points": [points(_per_learner(experiment, cells), rules)],
+        "losses": [losses(loss_curves)],
         "gate": [
             _gate_curve(gate_cells, rules),
-            figures_posterior.posterior_cost(verdict["controls"].get("learner_posterior", {})),
+            posterior_cost(verdict["controls"].get("learner_posterior", {})),
         ],
         "later": [],
         "process": [],
@@ -137,7 +147,7 @@ def _curves(cells: Sequence[Cell], rules: Rules, suffix: str, tail: str) -> Iter
     if around:
         yield (
             "later",
-            figures.curves(
+            curves(
                 f"forks{tail}",
                 f"All arms around each fork{suffix}",
                 "The vertical line is the fork: left of it, the same learners lived again from birth; right of it, "
@@ -151,7 +161,7 @@ def _curves(cells: Sequence[Cell], rules: Rules, suffix: str, tail: str) -> Iter
     if process:
         yield (
             "process",
-            figures.curves(
+            curves(
                 f"process{tail}",
                 f"PROCESS: from each stage of a learner's life{suffix}",
                 "The learner that goes on from a stage, and the frozen imitator prompted at the same stage (at 0: "
@@ -167,7 +177,7 @@ def _curves(cells: Sequence[Cell], rules: Rules, suffix: str, tail: str) -> Iter
     if found:
         yield (
             "elsewhere",
-            figures.curves(
+            curves(
                 f"elsewhere{tail}",
                 f"ELSEWHERE: a fresh learner and the frozen imitator, rung by rung{suffix}",
                 "Both start from nothing in a task of the rung. Transplanted: the learner with the weights it has "
@@ -184,7 +194,7 @@ def _gate_curve(cells: Sequence[Cell], rules: Rules) -> Figure | None:
     found = [one for one in empty if one.split == "held_out"]
     if not found:
         return None
-    return figures.curves(
+    return curves(
         "gate",
         "The gate: a family where a yes is known to be possible",
         "The same code, from an empty context on unseen tasks of the gate's family.",

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cl_imitate.config import Evaluation, Experiment, Lock, Month, Rules, Rung
+from cl_imitate.config import Evaluation, Experiment, Gate, Lock, Month, Rules, Rung
 from cl_imitate.evaluation.results import Cell
 
 BLOCK_STEPS = 32
@@ -174,3 +174,18 @@ def decide(given: list[Cell], of: Experiment | None = None, **changes: Any) -> d
         "imitator_steps": 200,
     }
     return verdict.decide(of or experiment(), given, **{**fields, **changes})
+
+
+def passed_gate() -> Cell:
+    """A gate of its own that is passed."""
+    arms = {"learner": rising(1, 10), "imitator": rising(1, 10), "imitator_wiped": 1.0}
+    return cell("gate", arms, start_step=0)
+
+
+def with_own_gate() -> Experiment:
+    return experiment(gate=Gate(experiment="gate.toml"))
+
+
+def decide_past_the_gate(*given: Cell, **changes: Any) -> dict:
+    """The verdict of a run that is not void, whatever its cells: its gate is one of its own, and passed."""
+    return decide(list(given), with_own_gate(), gate_cells=[passed_gate()], **changes)

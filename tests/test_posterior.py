@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import synthetic
 
-from cl_imitate import config, cost, figures_posterior, load_config
+from cl_imitate import config, cost, load_config
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import results
 from cl_imitate.evaluation.controls import posterior, posterior_answer
 from cl_imitate.evaluation.controls.posterior_places import hypotheses, places
 from cl_imitate.evaluation.controls.study import Study
+from cl_imitate.figures.posterior_cost import posterior_cost
 from cl_imitate.imitators.learner_posterior import NEVER
 from cl_imitate.keeper import Keeper, Schedule
 
@@ -176,12 +177,12 @@ def test_the_posterior_s_cost_is_its_learners_with_one_replay():
 
 def test_the_figure_of_costs_is_drawn_where_there_is_something_to_draw():
     found = posterior_answer.with_truth(EXPERIMENT, condition("with_truth"))
-    figure = figures_posterior.posterior_cost(found)
+    figure = posterior_cost(found)
     assert figure is not None
     assert figure.png.startswith(b"\x89PNG")
     (place,) = found["places"].values()
     assert f"{place['hypotheses_at_transformer_flops']:.3g}" in figure.caption
-    assert figures_posterior.posterior_cost({}) is None
+    assert posterior_cost({}) is None
 
 
 # --- whole, at the smallest size

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cl_imitate import config, keys, load_config, populations, simulate
-from cl_imitate.evaluation import posterior_arms
+from cl_imitate.evaluation import posterior_arms, posterior_walk
 from cl_imitate.evaluation.controls.posterior_places import hypotheses
-from cl_imitate.evaluation.posterior_arms import Ensemble
+from cl_imitate.evaluation.posterior_walk import Ensemble
 from cl_imitate.imitators import learner_posterior as lib
 from cl_imitate.imitators.learner_posterior import Hypothesis
 from cl_imitate.types import History
@@ -77,7 +77,7 @@ def read(watched: Watched, found: Ensemble, *, removed: int | None = None, keep_
     with np.errstate(divide="ignore"):
         log_prior = np.log(prior / prior.sum(axis=1, keepdims=True))
     return posterior_arms.read(
-        posterior_arms.begin(watched.population, found, log_prior),
+        posterior_walk.begin(watched.population, found, log_prior),
         watched.population,
         watched.history,
         found,

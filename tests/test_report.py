@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import synthetic
 
-from cl_imitate import figures, report
+from cl_imitate import report
 from cl_imitate.config import Rules
+from cl_imitate.figures import arms, canvas
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = """
@@ -54,8 +55,8 @@ def write(folder: pathlib.Path, cells: list, verdict: dict | None = None, **chan
 @pytest.fixture(autouse=True, scope="module")
 def small_figures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_DPI", 50)
-        patch.setattr(figures, "_SAMPLES", 20)
+        patch.setattr(canvas, "_DPI", 50)
+        patch.setattr(arms, "SAMPLES", 20)
         yield
 
 
@@ -84,10 +85,11 @@ class Tags(html.parser.HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-def browse(path: pathlib.Path, profile: pathlib.Path) -> tuple[str, str]:
+def browse(path: pathlib.Path, profile: pathlib.Path, *options: str) -> tuple[str, str]:
     if BROWSER is None:
         pytest.skip("no Chromium here: looked for chromium, chromium-browser and google-chrome")
-    command = [BROWSER, *QUIET.split(), f"--user-data-dir={profile}", "--dump-dom", path.resolve().as_uri()]
+    profile_option = f"--user-data-dir={profile}"
+    command = [BROWSER, *QUIET.split(), *options, profile_option, "--dump-dom", path.resolve().as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout, done.stderr
@@ -159,6 +161,34 @@ def test_a_void_run_says_so_before_anything_else(tmp_path):
     assert "the gate was not run" in text
 
 
+def test_the_first_screen_holds_the_answer_one_figure_and_what_would_have_changed_it(tmp_path):
+    cells = synthetic.cells()
+    whole = write(tmp_path / "whole", cells, synthetic.decide_past_the_gate(*cells))
+    void = write(tmp_path / "void", [synthetic.now(), synthetic.process(1.0)])
+    for path in (whole, void):
+        text = path.read_text(encoding="utf-8")
+        head = text[text.index("<header>") : text.index("</header>")]
+        assert head.count("<figure") == 1
+        order = (
+            "<h1>",
+            'class="lead',
+            "<figure",
+            "What would have changed the answer",
+            "<li>",
+            "Brackets are 95%",
+        )
+        assert [head.index(one) for one in order] == sorted(head.index(one) for one in order)
+        measure = (
+            "document.body.dataset.ends = document.querySelector('.change').getBoundingClientRect().bottom"
+        )
+        measured = path.with_name("measured.html")
+        measured.write_text(text.replace("</body>", f"<script>{measure}</script></body>"), encoding="utf-8")
+        dom, _ = browse(measured, tmp_path / "profile", "--window-size=1280,800")
+        ends = re.search(r'data-ends="([\d.]+)"', dom)
+        assert ends
+        assert float(ends[1]) <= 800
+
+
 def test_a_run_that_is_not_void_does_not_say_so(page):
     assert 'class="void-box"' not in page.read_text(encoding="utf-8")
 
@@ -218,7 +248,7 @@ def test_the_same_run_makes_the_same_page(tmp_path):
 
 def test_long_curves_are_drawn_in_averages_of_blocks():
     cell = synthetic.cell("later", {"learner": np.arange(1000.0)}, noise=0)
-    thin = figures._thin(cell, "learner")
+    thin = arms.thinned(cell, "learner")
     assert thin.num_blocks <= 120
     assert thin.block_steps == 9 * cell.block_steps
     np.testing.assert_allclose(thin.returns["learner"][0, 0, 0], 4.0)
@@ -226,18 +256,18 @@ def test_long_curves_are_drawn_in_averages_of_blocks():
 
 @pytest.mark.parametrize(("number", "words"), [(640, "640"), (3200, "3.2k"), (1_000_000, "1M"), (None, "–")])
 def test_steps_are_short(number, words):
-    assert figures.steps(number) == words
+    assert canvas.steps(number) == words
 
 
 @pytest.mark.parametrize("inches", [12.4, 8.0, 4.0])
 def test_a_legend_takes_as_many_columns_as_fit_and_cuts_no_name_off(inches):
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(inches, 4), layout="constrained")
-    axis = canvas.subplots()
+    page = Figure(figsize=(inches, 4), layout="constrained")
+    axis = page.subplots()
     for number in range(8):
         axis.plot([0, 1], label=f"{number} frozen imitator, context wiped each episode")
-    figures._legend(canvas, [axis])
-    [legend] = canvas.legends
-    assert legend.get_window_extent().width <= canvas.bbox.width
+    canvas.draw_legend(page, [axis])
+    [legend] = page.legends
+    assert legend.get_window_extent().width <= page.bbox.width
     assert legend._ncols == {12.4: 3, 8.0: 2, 4.0: 1}[inches]

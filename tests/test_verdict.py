@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from cl_imitate.config import Gate, Imitator, Rules
-from cl_imitate.evaluation import answers, verdict
+from cl_imitate.evaluation import entries, verdict
 
 RULES = Rules()
 
@@ -32,7 +32,7 @@ def question(name: str, *cells, **changes) -> dict:
     ],
 )
 def test_parity_by_its_interval(interval, answer):
-    assert answers.parity_answer(interval, RULES) == answer
+    assert entries.parity_answer(interval, RULES) == answer
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_parity_by_its_interval(interval, answer):
     ],
 )
 def test_learning_by_its_interval(interval, answer):
-    assert answers.learns_answer(interval, RULES) == answer
+    assert entries.learns_answer(interval, RULES) == answer
 
 
 # --- NOW
@@ -484,21 +484,3 @@ def test_the_table_has_a_row_a_question():
     ]
     assert all(len(row) == len(verdict.COLUMNS) for row in table)
     assert table[0][3].startswith("1.00 [0.9")
-
-
-def test_the_summary_is_two_sentences_that_say_each_answer():
-    found = synthetic.decide(synthetic.cells())
-    assert found["summary"].count(". ") == 1
-    assert "does not go on improving" in found["summary"]
-    assert "was not asked about LATER" in synthetic.decide([])["summary"]
-    assert "is better than the learner" in synthetic.decide([synthetic.now(12.0)])["summary"]
-
-
-def test_the_summary_does_not_claim_what_is_not_settled():
-    narrow = synthetic.decide([synthetic.process(4.0)])
-    wide = synthetic.decide([synthetic.process(5.5, seed_noise=2.0)])
-    assert narrow["questions"]["process"]["answer"] == wide["questions"]["process"]["answer"] == "partial"
-    assert "in part, at most" in narrow["summary"]
-    assert "not settled" in wide["summary"]
-    some = synthetic.decide(rungs(r0=10.0, r2=10.0, r3=1.0, r4=1.0))
-    assert "learns in 1 of 3 new tasks" in some["summary"]

@@ -162,6 +162,27 @@ def _coins(act_keys: jax.Array, step: jax.Array, epsilon: jax.Array) -> jax.Arra
     return jax.vmap(jax.vmap(one), (0, None))(act_keys, epsilon)
 
 
+def _look(
+    rollout: Rollout, members: Members, act_keys: jax.Array, age: jax.Array, epsilon: Any, imitator: Imitator
+) -> tuple[Any, StepTokens]:
+    """What the members remember, less what they forget at an episode's end, and the step that they see [M, E]."""
+    wipes = jnp.broadcast_to(members.wipes[:, None], rollout.prev_done.shape)
+    masks = jnp.broadcast_to(members.masks[:, None], rollout.prev_done.shape)
+    axes = _memory_axes(rollout.memory)
+    memory = jax.vmap(imitator.forget, (axes, 0), axes)(rollout.memory, (wipes | masks) & rollout.prev_done)
+    is_begin = rollout.is_begin | (wipes & rollout.prev_done)
+    tokens = StepTokens(
+        obs=rollout.obs,
+        prev_action=jnp.where(is_begin, imitator.num_actions, rollout.prev_action),
+        prev_reward=jnp.where(is_begin, 0.0, rollout.prev_reward),
+        prev_done=~is_begin & rollout.prev_done,
+        is_begin=is_begin,
+        age=jnp.broadcast_to(age, is_begin.shape),
+        coin=_coins(act_keys, rollout.step, epsilon) if imitator.sees_coin else None,
+    )
+    return memory, tokens
+
+
 def _step(
     rollout,
     _,
@@ -179,20 +200,8 @@ def _step(
     block_steps,
     whole_record,
 ):
-    wipes = jnp.broadcast_to(members.wipes[:, None], rollout.prev_done.shape)
-    masks = jnp.broadcast_to(members.masks[:, None], rollout.prev_done.shape)
-    axes = _memory_axes(rollout.memory)
-    memory = jax.vmap(imitator.forget, (axes, 0), axes)(rollout.memory, (wipes | masks) & rollout.prev_done)
-    is_begin = rollout.is_begin | (wipes & rollout.prev_done)
-    tokens = StepTokens(
-        obs=rollout.obs,
-        prev_action=jnp.where(is_begin, imitator.num_actions, rollout.prev_action),
-        prev_reward=jnp.where(is_begin, 0.0, rollout.prev_reward),
-        prev_done=~is_begin & rollout.prev_done,
-        is_begin=is_begin,
-        age=jnp.broadcast_to(age, is_begin.shape),
-        coin=_coins(act_keys, rollout.step, epsilon) if imitator.sees_coin else None,
-    )
+    memory, tokens = _look(rollout, members, act_keys, age, epsilon, imitator)
+    axes = _memory_axes(memory)
     logits, memory = jax.vmap(imitator.act, (0, axes, 0), (0, axes))(members.params, memory, tokens)
 
     def choose(key, logits, is_argmax):
@@ -230,7 +239,7 @@ def _step(
         prev_action=action,
         prev_reward=timestep.reward,
         prev_done=done,
-        is_begin=jnp.zeros_like(is_begin),
+        is_begin=jnp.zeros_like(tokens.is_begin),
         memory=memory,
         step=rollout.step + 1,
         summary=summary,

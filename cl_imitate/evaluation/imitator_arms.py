@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,7 @@ def imitator_arms(
     on. Nothing is kept of such an arm, which is not these imitators' alone.
     """
     keeper = None if after_block else keeper
-    protocol, population, env = scene.protocol, scene.population, scene.population.family.env
+    protocol, population = scene.protocol, scene.population
     num, name = population.num_learners, frozen_name(frozen.context_steps, protocol.fork_step)
     part = part_name(protocol.label, "context", frozen.context_steps, "prompted at", prompt_step, *ways)
     if keeper is not None and (done := keeper.finished(part)):
@@ -126,36 +126,11 @@ def imitator_arms(
         count.acted.setdefault(name, set()).add(facts["acted"])
         tick(facts["imitator_steps"])
         return ImitatorArms.from_flat(arrays)
-    members = _members(frozen, ways)
-    env_state, obs = jax.vmap(env.reset)(
-        again(scene.reset_keys), population.env_params, scene.snapshot.env_state
-    )
-    prompt = make_prompt(scene, prompt_step, length=frozen.context_steps) if prompt_step else None
     mesh = sharding.ensemble_mesh(num)
-    rollout = closed_loop.start(
-        members,
-        env_state,
-        obs,
-        prompt,
-        imitator=frozen.imitator,
-        spec=env.spec,
-        start_step=protocol.learner_step,
-        num_blocks=num_steps // scene.block_steps,
-    )
-    rollout = closed_loop.place(rollout, mesh)
-    members = sharding.place(members, mesh, sharding.WHOLE)
-    env_keys, env_params = sharding.place((scene.env_keys, population.env_params), mesh, sharding.SPLIT)
-    seed_keys = keys.members(scene.act_key, frozen.num_seeds)
-    act_keys = jax.vmap(lambda key: keys.members(key, num, first=scene.first))(
-        seed_keys[jnp.tile(jnp.arange(frozen.num_seeds), len(ways))]
-    )
-    act_keys = sharding.place(act_keys, mesh, PartitionSpec(None, sharding.ENSEMBLE))
-    age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
-    age = sharding.place(age, mesh, sharding.WHOLE)
-    learners = sharding.place(_judges(scene) if judged else (), mesh, sharding.SPLIT)
-    first, waiting = 0, None
-    a_block = act_keys.size * frozen.imitator.block_steps
-    if keeper is not None and (saved := keeper.load(part, lambda _: rollout)):
+    cast = _enter(scene, frozen, ways, prompt_step, num_steps, mesh, judged=judged)
+    rollout, members, first, waiting = cast.rollout, cast.members, 0, None
+    a_block = cast.act_keys.size * frozen.imitator.block_steps
+    if keeper is not None and (saved := keeper.load(part, lambda _: cast.rollout)):
         rollout, first = closed_loop.place(saved.tree, mesh), saved.facts["blocks"]
         tick(first * a_block)
     num_blocks = -(-num_steps // frozen.imitator.block_steps)
@@ -163,14 +138,14 @@ def imitator_arms(
         rollout, record = closed_loop.run_block(
             rollout,
             members,
-            act_keys,
-            env_keys,
-            env_params,
-            age,
-            learners,
+            cast.act_keys,
+            cast.env_keys,
+            cast.env_params,
+            cast.age,
+            cast.learners,
             _epsilon(scene, block * frozen.imitator.block_steps, mesh) if frozen.imitator.sees_coin else (),
             imitator=frozen.imitator,
-            env=env,
+            env=population.family.env,
             judge=_judge(population.dqn) if judged else None,
             block_steps=scene.block_steps,
             mesh=mesh,
@@ -192,16 +167,81 @@ def imitator_arms(
     count.imitator_steps += imitator_steps
     after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))
     count.acted.setdefault(name, set()).add(after)
+    arms = _arms_of(rollout, scene, ways, frozen.num_seeds, judged=judged)
+    if keeper is not None:
+        keeper.finish(part, arms.flat, {"imitator_steps": imitator_steps, "acted": after})
+    return arms
+
+
+class _Cast(NamedTuple):
+    """Who acts in an arm and where, on the devices: what `closed_loop.run_block` takes."""
+
+    rollout: closed_loop.Rollout
+    members: closed_loop.Members
+    act_keys: jax.Array  # [M, E]
+    env_keys: jax.Array  # [E]
+    env_params: Any  # [E, ...]
+    age: jax.Array
+    learners: Any
+
+
+def _enter(
+    scene: Scene,
+    frozen: Frozen,
+    ways: tuple[str, ...],
+    prompt_step: int,
+    num_steps: int,
+    mesh: Mesh,
+    *,
+    judged: bool,
+) -> _Cast:
+    """The imitators in a new episode of the scene's environments, prompted or with an empty context."""
+    protocol, population, env = scene.protocol, scene.population, scene.population.family.env
+    num = population.num_learners
+    members = _members(frozen, ways)
+    env_state, obs = jax.vmap(env.reset)(
+        again(scene.reset_keys), population.env_params, scene.snapshot.env_state
+    )
+    prompt = make_prompt(scene, prompt_step, length=frozen.context_steps) if prompt_step else None
+    rollout = closed_loop.start(
+        members,
+        env_state,
+        obs,
+        prompt,
+        imitator=frozen.imitator,
+        spec=env.spec,
+        start_step=protocol.learner_step,
+        num_blocks=num_steps // scene.block_steps,
+    )
+    env_keys, env_params = sharding.place((scene.env_keys, population.env_params), mesh, sharding.SPLIT)
+    seed_keys = keys.members(scene.act_key, frozen.num_seeds)
+    act_keys = jax.vmap(lambda key: keys.members(key, num, first=scene.first))(
+        seed_keys[jnp.tile(jnp.arange(frozen.num_seeds), len(ways))]
+    )
+    age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
+    return _Cast(
+        rollout=closed_loop.place(rollout, mesh),
+        members=sharding.place(members, mesh, sharding.WHOLE),
+        act_keys=sharding.place(act_keys, mesh, PartitionSpec(None, sharding.ENSEMBLE)),
+        env_keys=env_keys,
+        env_params=env_params,
+        age=sharding.place(age, mesh, sharding.WHOLE),
+        learners=sharding.place(_judges(scene) if judged else (), mesh, sharding.SPLIT),
+    )
+
+
+def _arms_of(
+    rollout: closed_loop.Rollout, scene: Scene, ways: tuple[str, ...], num_seeds: int, *, judged: bool
+) -> ImitatorArms:
+    """What a rollout's summary holds, by way of acting."""
 
     def by_way(values: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(ways, values.reshape(len(ways), frozen.num_seeds, num, -1), strict=True))
+        num = scene.population.num_learners
+        return dict(zip(ways, values.reshape(len(ways), num_seeds, num, -1), strict=True))
 
     found = rollout.summary
-    arms = ImitatorArms(
+    return ImitatorArms(
         returns=by_way(summary.block_means(found)),
         cross_entropy=by_way(np.asarray(found.cross_entropy) / scene.block_steps) if judged else {},
         visits=by_way(np.asarray(found.visits)),
     )
-    if keeper is not None:
-        keeper.finish(part, arms.flat, {"imitator_steps": imitator_steps, "acted": after})
-    return arms

@@ -1,12 +1,8 @@
-"""What the protocols measure, from a cell's returns. Nothing here decides; `verdict` does.
+"""Levels and curves, from a cell's returns. Nothing here compares arms by a protocol; `comparisons` does.
 
 A *level* is a mean return per imitator seed and learner, `[S or 1, n]`: at the end (the last
 `rules.reference_fraction` of the horizon) or at the start (the first `now_steps`). Gains are differences of levels.
-Ratios are ratios of IQMs over learners, with intervals as `cl_imitate.statistics` explains.
 """
-
-import dataclasses
-from typing import Literal
 
 import numpy as np
 
@@ -45,258 +41,10 @@ def whole_level(cell: Cell, arm: str) -> np.ndarray:
     return _mean_over_blocks(cell.returns[arm])
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Parity:
-    """NOW and MONTH: rho, the imitator's gain over the held learner's gain."""
-
-    ratio: Estimate
-    argmax_ratio: Estimate
-    held_gain: Estimate  # the held learner's level over the random policy's, in return
-    improvement: Estimate  # how often the imitator's return is above the held learner's, ties half
-    divergence: Estimate  # nats: teacher-forced cross-entropy over the learner's own
-    own_divergence: Estimate  # nats: the same on the imitator's own stream, in closed loop
-
-
-def policy_entropy(epsilon: float, num_actions: int) -> float:
-    """Nats: of an epsilon-greedy policy; no prediction of its actions has a lower cross-entropy."""
-    explores = epsilon / num_actions
-    shares = np.array([1.0 - (num_actions - 1) * explores, *[explores] * (num_actions - 1)])
-    return float(-np.sum(shares * np.log(np.maximum(shares, 1e-30))))
-
-
-def parity(cell: Cell, rules: Rules, rng: np.random.Generator) -> Parity:
-    """Compare the imitator with the held learner, over the whole horizon."""
-    held = whole_level(cell, "learner_held")
-    imitator = whole_level(cell, "imitator")
-
-    def gain_ratio(arm: str) -> Estimate:
-        if missing_arms(cell, arm):
-            return statistics.nothing()
-        gain = whole_level(cell, arm) - cell.random_return
-        return _estimate(
-            statistics.iqm_ratio, gain, held - cell.random_return, cell=cell, rules=rules, rng=rng
-        )
-
-    def over(measured: str, least: str) -> Estimate:
-        found, floor = cell.scalars.get(measured), cell.scalars.get(least)
-        if found is None or floor is None:
-            return statistics.nothing()
-        return _estimate(_iqm_difference, found, floor, cell=cell, rules=rules, rng=rng)
-
-    divergence = over("imitator_cross_entropy", "learner_cross_entropy")
-    return Parity(
-        ratio=gain_ratio("imitator"),
-        argmax_ratio=gain_ratio("imitator_argmax"),
-        held_gain=_estimate(_iqm_difference, held, cell.random_return[None], cell=cell, rules=rules, rng=rng),
-        improvement=_estimate(
-            statistics.probability_of_improvement, imitator, held, cell=cell, rules=rules, rng=rng
-        ),
-        divergence=divergence,
-        own_divergence=over("closed_loop_cross_entropy", "held_entropy"),
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Growth:
-    """PROCESS and LATER: r, the imitator's gain over the span over the learner's gain over it."""
-
-    ratio: Estimate
-    argmax_ratio: Estimate
-    same_window_ratio: (
-        Estimate  # both arms from their own first `now_steps`: exactly 1 for a perfect imitator
-    )
-    window_ratio: Estimate  # r of the best that a memory of the imitator's length can do, where it is known
-    wiped_gain: Estimate  # the wiped imitator's level over random, as a share of the learner's range
-    learner_gain: float  # over the span, as a share of its range (its end over random)
-    learner_steps: float  # time constants: steps to half of the arm's own gain; NaN if it has none
-    imitator_steps: float  # also NaN where an arm's gain is too small to have a shape
-    departure_steps: float  # after the prompt; NaN if never
-    departure_side: Literal["behind", "ahead"] | None
-    occupancy_distance: Estimate  # total variation between the imitator's and the learner's use of their time
-
-    @property
-    def pace(self) -> float:
-        """The imitator's time constant over the learner's: above 1, the imitator is slower."""
-        return self.imitator_steps / self.learner_steps
-
-
-def growth(cell: Cell, rules: Rules, rng: np.random.Generator, *, now_steps: int, own_start: bool) -> Growth:
-    """Compare the imitator's improvement with the learner's.
-
-    The learner starts from the learner held at the start of the span, over the first `now_steps` (if there is no
-    such arm, from the random policy). With `own_start` (LATER) the imitator starts from its own level over its
-    first `now_steps`, else (PROCESS) from where the learner starts. As an imitator that improves does so within
-    those first steps already, its own start leans against it where `now_steps` is not short beside the learner's
-    time constant; `same_window_ratio` shows by how much.
-    """
-    held = not missing_arms(cell, "learner_held")
-    start = start_level(cell, "learner_held", now_steps) if held else cell.random_return[None]
-    end = end_level(cell, "learner", rules)
-    learner_range = float(_estimate_value(_iqm_difference, end, cell.random_return[None]))
-
-    def gain_ratio(arm: str, *, learner_start: np.ndarray = start, own_start: bool = own_start) -> Estimate:
-        if missing_arms(cell, arm):
-            return statistics.nothing()
-        arm_start = start_level(cell, arm, now_steps) if own_start else start
-        gain = end_level(cell, arm, rules) - arm_start
-        return _estimate(statistics.iqm_ratio, gain, end - learner_start, cell=cell, rules=rules, rng=rng)
-
-    learner_gain = float(_estimate_value(_iqm_difference, end, start))
-    ratio = gain_ratio("imitator")
-    imitator_start = start_level(cell, "imitator", now_steps) if own_start else start
-    improves = ratio.value >= rules.learns_no and learner_gain >= rules.min_learner_gain * learner_range > 0
-    wiped_gain = statistics.nothing()
-    if not missing_arms(cell, "imitator_wiped"):
-        gains = (end_level(cell, arm, rules) - cell.random_return for arm in ("imitator_wiped", "learner"))
-        wiped_gain = _estimate(statistics.iqm_ratio, *gains, cell=cell, rules=rules, rng=rng)
-    departure_steps, side = departure(
-        cell,
-        rules,
-        rng,
-        margin=rules.departure_margin * learner_range,
-        # From an empty context there is no NOW to be relative to: both arms start from nothing.
-        now_steps=now_steps if cell.start_step > 0 else 0,
-    )
-    return Growth(
-        ratio=ratio,
-        argmax_ratio=gain_ratio("imitator_argmax"),
-        same_window_ratio=gain_ratio(
-            "imitator", learner_start=start_level(cell, "learner", now_steps), own_start=True
-        ),
-        window_ratio=gain_ratio("window"),
-        wiped_gain=wiped_gain,
-        learner_gain=learner_gain / learner_range if learner_range > 0 else np.nan,
-        learner_steps=time_constant(cell, "learner", start, end),
-        imitator_steps=time_constant(cell, "imitator", imitator_start, end_level(cell, "imitator", rules))
-        if improves
-        else np.nan,
-        departure_steps=departure_steps,
-        departure_side=side,
-        occupancy_distance=_occupancy_distance(cell, rules, rng),
-    )
-
-
-def _occupancy_distance(cell: Cell, rules: Rules, rng: np.random.Generator) -> Estimate:
-    distance = cell.scalars.get("imitator_occupancy_distance")
-    if distance is None:
-        return statistics.nothing()
-    zero = np.zeros((1, distance.shape[1]))
-    return _estimate(_iqm_difference, distance, zero, cell=cell, rules=rules, rng=rng)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Excess:
-    """LATER's second question, as differences of return; with `best_history` a number, not an arm."""
-
-    imitator_over_held: Estimate
-    imitator_over_best: Estimate
-    learner_over_held: Estimate
-    learner_over_best: Estimate
-    best_history: float
-    best_history_is_recorded: bool  # False: taken from the held-out learners, held at the same age
-
-
-def excess(cell: Cell, rules: Rules, rng: np.random.Generator) -> Excess:
-    """Compare end levels with the held learner's and with the best training history's, at the same epsilon.
-
-    The best training history comes in the cell's scalar `best_history_return`. Without it, the best of the
-    held-out learners held at the fork stands in: same age, same epsilon, other seeds.
-    """
-    held = whole_level(cell, "learner_held")
-    recorded = cell.scalars.get("best_history_return")
-    best = float(np.nanmax(held if recorded is None else recorded))
-
-    def over(arm: str, threshold: np.ndarray) -> Estimate:
-        return _estimate(
-            _iqm_difference, end_level(cell, arm, rules), threshold, cell=cell, rules=rules, rng=rng
-        )
-
-    everywhere = np.full_like(held, best)
-    return Excess(
-        imitator_over_held=over("imitator", held),
-        imitator_over_best=over("imitator", everywhere),
-        learner_over_held=over("learner", held),
-        learner_over_best=over("learner", everywhere),
-        best_history=best,
-        best_history_is_recorded=recorded is not None,
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Transfer:
-    """ELSEWHERE and the gate: what an imitator recovers, from an empty context, of a fresh learner's gain."""
-
-    recovered: Estimate
-    argmax_recovered: Estimate
-    wiped_recovered: Estimate
-    prompted_recovered: Estimate  # prompted from the source task, over the transplanted learner's gain
-    learner_gain: Estimate  # as a share of its range up to the ceiling
-    transplanted_gain: Estimate
-    ceiling: str | None  # "ceiling" or "optimal": what the learner's range ends at; None if unknown
-    tasks_above_half: int
-    num_tasks: int
-
-
-def transfer(cell: Cell, rules: Rules, rng: np.random.Generator) -> Transfer:
-    """Compare end levels, over random."""
-    learner = end_level(cell, "learner", rules) - cell.random_return
-
-    def recovered(arm: str, of: str = "learner") -> Estimate:
-        if missing_arms(cell, arm, of):
-            return statistics.nothing()
-        gains = (end_level(cell, one, rules) - cell.random_return for one in (arm, of))
-        return _estimate(statistics.iqm_ratio, *gains, cell=cell, rules=rules, rng=rng)
-
-    ceiling = next((name for name in ("ceiling", "optimal") if np.isfinite(_bound(cell, name)).any()), None)
-
-    def share_of_range(arm: str) -> Estimate:
-        if ceiling is None or missing_arms(cell, arm):
-            return statistics.nothing()
-        gain = end_level(cell, arm, rules) - cell.random_return
-        full = (_bound(cell, ceiling) - cell.random_return)[None]
-        return _estimate(statistics.iqm_ratio, gain, full, cell=cell, rules=rules, rng=rng)
-
-    imitator = end_level(cell, "imitator", rules) - cell.random_return
-    above, num_tasks = _tasks_above_half(imitator, learner, cell.task)
-    return Transfer(
-        recovered=recovered("imitator"),
-        argmax_recovered=recovered("imitator_argmax"),
-        wiped_recovered=recovered("imitator_wiped"),
-        prompted_recovered=recovered("imitator_prompted", "learner_transplanted"),
-        learner_gain=share_of_range("learner"),
-        transplanted_gain=share_of_range("learner_transplanted"),
-        ceiling=ceiling,
-        tasks_above_half=above,
-        num_tasks=num_tasks,
-    )
-
-
-def departure(
-    cell: Cell, rules: Rules, rng: np.random.Generator, *, margin: float, now_steps: int
-) -> tuple[float, Literal["behind", "ahead"] | None]:
-    """Steps after the prompt at which the imitator departs from the learner, NaN if never; and to which side.
-
-    The first of `rules.departure_blocks` consecutive blocks in which the interval of imitator - learner lies
-    wholly outside +-margin, each arm relative to its own level over its first `now_steps` (0: as they are). A block
-    in which fewer than half of the learners ended an episode shows nothing, and breaks a series.
-    """
-    arms = [cell.returns[arm] for arm in ("imitator", "learner")]
-    if now_steps:
-        levels = (start_level(cell, arm, now_steps) for arm in ("imitator", "learner"))
-        arms = [returns - level[..., None] for returns, level in zip(arms, levels, strict=True)]
-    series = 0
-    for block in range(min(returns.shape[-1] for returns in arms)):
-        difference = _estimate(
-            _iqm_difference, *(returns[..., block] for returns in arms), cell=cell, rules=rules, rng=rng
-        )
-        low, high = difference.interval(rules.confidence)
-        enough = 2 * difference.num_learners >= len(cell.task)
-        outside = enough and margin > 0 and (low > margin or high < -margin)
-        series = series + 1 if outside else 0
-        if series == rules.departure_blocks:
-            first = block - series + 1
-            return float(first * cell.block_steps), "ahead" if low > margin else "behind"
-    return np.nan, None
+def _mean_over_blocks(returns: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(returns)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(finite, returns, 0.0).sum(axis=-1) / finite.sum(axis=-1)
 
 
 def curve(returns: np.ndarray) -> np.ndarray:
@@ -324,7 +72,7 @@ def time_constant(cell: Cell, arm: str, start: np.ndarray, end: np.ndarray) -> f
 
     Linear between the middles of blocks, from `start` at step 0.
     """
-    first, last = (float(_estimate_value(statistics.iqm, level)) for level in (start, end))
+    first, last = (float(value_of(statistics.iqm, level)) for level in (start, end))
     values = curve(cell.returns[arm])
     steps = (np.arange(len(values)) + 0.5) * cell.block_steps
     finite = np.isfinite(values)
@@ -338,37 +86,25 @@ def time_constant(cell: Cell, arm: str, start: np.ndarray, end: np.ndarray) -> f
     return float(steps[upper - 1] + (steps[upper] - steps[upper - 1]) * (half - before) / (after - before))
 
 
-def _tasks_above_half(imitator: np.ndarray, learner: np.ndarray, task: np.ndarray) -> tuple[int, int]:
-    """On how many tasks the mean imitator gain is above half of the mean learner gain (over seeds and learners)."""
-    finite = np.isfinite(imitator).all(axis=0) & np.isfinite(learner).all(axis=0)
-    tasks = np.unique(task[finite])
-    means = [
-        (imitator[:, finite & (task == one)].mean(), learner[:, finite & (task == one)].mean())
-        for one in tasks
-    ]
-    return sum(bool(own > 0 and gain > 0.5 * own) for gain, own in means), len(tasks)
+def policy_entropy(epsilon: float, num_actions: int) -> float:
+    """Nats: of an epsilon-greedy policy; no prediction of its actions has a lower cross-entropy."""
+    explores = epsilon / num_actions
+    shares = np.array([1.0 - (num_actions - 1) * explores, *[explores] * (num_actions - 1)])
+    return float(-np.sum(shares * np.log(np.maximum(shares, 1e-30))))
 
 
-def _mean_over_blocks(returns: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(returns)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(finite, returns, 0.0).sum(axis=-1) / finite.sum(axis=-1)
-
-
-def _bound(cell: Cell, name: str) -> np.ndarray:
-    return cell.ceiling_return if name == "ceiling" else cell.optimal_return
-
-
-def _iqm_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def iqm_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The interquartile mean of what `one` is above `other`."""
     return statistics.iqm(one - other)
 
 
-def _estimate(estimator, *arms: np.ndarray, cell: Cell, rules: Rules, rng: np.random.Generator) -> Estimate:
+def estimate(estimator, *arms: np.ndarray, cell: Cell, rules: Rules, rng: np.random.Generator) -> Estimate:
+    """An estimate over learners and tasks, with what its interval needs."""
     samples = rules.bootstrap_samples
     return statistics.estimate(estimator, *arms, task=cell.task, rng=rng, samples=samples)
 
 
-def _estimate_value(estimator, *arms: np.ndarray) -> np.ndarray:
+def value_of(estimator, *arms: np.ndarray) -> np.ndarray:
     """The estimate alone, over learners that are finite in all arms."""
     values = np.stack(np.broadcast_arrays(*arms))
     values = values[:, :, np.isfinite(values).all(axis=(0, 1))]

@@ -5,6 +5,7 @@ import json
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +58,12 @@ class Cell:
     @property
     def num_blocks(self) -> int:
         return next(iter(self.returns.values())).shape[-1]
+
+
+def pick(cells: Iterable[Cell], protocol: str, *, split: str | None = None) -> list[Cell]:
+    """A protocol's cells, in order of fork, start and target."""
+    found = [one for one in cells if one.protocol == protocol and split in (None, one.split)]
+    return sorted(found, key=lambda one: (one.fork_step, one.start_step, one.target_step or 0, one.name))
 
 
 _ARRAYS = ("task", "random_return", "optimal_return", "ceiling_return")

@@ -10,6 +10,7 @@ import numpy as np
 from cl_imitate import load_config
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import answers, convergence, wording
+from cl_imitate.evaluation.gate import gate_of
 from cl_imitate.evaluation.results import Cell
 
 SCHEMA = 1
@@ -46,15 +47,16 @@ def decide(
         for context in contexts
     }
     questions = by_context.get(experiment.imitator.context_steps) or answers.questions(experiment, [])
-    gate = answers.gate(experiment, cells if experiment.gate.experiment == "self" else gate_cells or [])
+    gate = gate_of(experiment, cells if experiment.gate.experiment == "self" else gate_cells or [])
     if gate_facts is not None:
         gate |= {name: gate_facts[name] for name in ("fingerprint", "frozen")}
+    void = _void_reasons(gate, frozen, controls or {})
     return _plain(
         {
             "schema": SCHEMA,
             "fingerprint": fingerprint,
-            "void": _void_reasons(gate, frozen, controls or {}),
-            "summary": wording.summary(questions, experiment.rules),
+            "void": void,
+            "summary": wording.summary(questions, experiment.rules, void),
             "not_run": wording.not_run(experiment, controls or {}),
             "controls": dict(controls or {}),
             "gate": gate,
@@ -81,19 +83,11 @@ def rows(verdict: Mapping) -> list[tuple[str, ...]]:
             one["question"],
             one["predicted"],
             _measured(one),
-            number(one["estimate"], one["ci95"]),
+            wording.number(one["estimate"], one["ci95"]),
             one["meaning"],
         )
         for one in verdict["questions"].values()
     ]
-
-
-def number(estimate: float | None, ci95: Sequence[float | None]) -> str:
-    """`0.98 [0.95, 1.01]`; a dash for what was not measured."""
-    if estimate is None:
-        return "–"
-    shown = ["?" if one is None else f"{round(one, 2) + 0.0:.2f}" for one in (estimate, *ci95)]
-    return f"{shown[0]} [{', '.join(shown[1:])}]"
 
 
 def _void_reasons(gate: dict, frozen: Mapping[str, Any], controls: Mapping[str, Mapping]) -> list[str]:

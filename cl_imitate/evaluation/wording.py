@@ -1,6 +1,8 @@
 """The questions, rules and answers in plain words, for the verdict, the terminal and the report."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeGuard
 
 from cl_imitate.config import Experiment, Rules
 
@@ -147,8 +149,24 @@ _SENTENCES = {
 }
 
 
-def summary(questions: Mapping[str, Mapping], rules: Rules) -> str:
-    """Two sentences for the reader who reads nothing else."""
+_OF_WHAT = {
+    "now": "of the learner's gain over random",
+    "process": "of the learner's improvement",
+    "later": "of the learner's further improvement",
+    "elsewhere": "of a fresh learner's gain, over all that count",
+}
+
+
+def summary(questions: Mapping[str, Mapping], rules: Rules, void: Sequence[str] = ()) -> str:
+    """Two sentences for the reader who reads nothing else: what was found, and how sure it is.
+
+    Of a void run: why it answers nothing, and what it measured all the same.
+    """
+    if void:
+        asked = {name: one for name, one in questions.items() if one["answer"] != "not run"}
+        found = ", ".join(f"{name.upper()} {one['answer']}{_figure(one)}" for name, one in asked.items())
+        measured = f"What it measured ({found}) stands for nothing" if found else "It measured nothing else"
+        return f"This run is void and answers nothing: {'; '.join(void)}. {measured} until that is mended."
     answers = {name: one["answer"] for name, one in questions.items()}
     clauses = {
         name: texts.get(answers[name], f"was not asked about {name.upper()}")
@@ -161,8 +179,71 @@ def summary(questions: Mapping[str, Mapping], rules: Rules) -> str:
         clauses["now"] = "is better than the learner is at the end of training"
     if answers["elsewhere"] == "partial":
         clauses["elsewhere"] = _counted(questions["elsewhere"]["rungs"])
+    clauses = {name: _with_figure(clause, name, questions[name]) for name, clause in clauses.items()}
     first, second = (_join(pair, answers, clauses) for pair in (("now", "process"), ("later", "elsewhere")))
     return f"With its weights frozen, the imitator {first}. Beyond its training data, it {second}."
+
+
+def number(estimate: float | None, ci95: Sequence[float | None]) -> str:
+    """`0.98 [0.95, 1.01]`; a dash for what was not measured."""
+    if not is_known(estimate):
+        return "–"
+    shown = [f"{round(one, 2) + 0.0:.2f}" if is_known(one) else "?" for one in (estimate, *ci95)]
+    return f"{shown[0]} [{', '.join(shown[1:])}]"
+
+
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Whether it was measured: neither null, as in a verdict's file, nor NaN or infinite."""
+    return value is not None and math.isfinite(value)
+
+
+def ends_of(one: Mapping) -> tuple[float, float] | None:
+    """Of an entry's interval; None where it has none, or where one end is not known."""
+    low, high = one["ci95"]
+    return (low, high) if is_known(low) and is_known(high) else None
+
+
+def _figure(one: Mapping) -> str:
+    return f" {number(one['estimate'], one['ci95'])}" if is_known(one["estimate"]) else ""
+
+
+def _with_figure(clause: str, name: str, one: Mapping) -> str:
+    """A clause with the figure that it rests on, or why there is none."""
+    said = f"{_figure(one)[1:]} {_OF_WHAT[name]}" if _figure(one) else ""
+    if one["answer"] == "void":
+        said = one.get("reason") or ""
+    if one["answer"] == "not run" or not said:
+        return clause
+    return f"{clause[:-1]}; {said})" if clause.endswith(")") else f"{clause} ({said})"
+
+
+def how_sure(verdict: Mapping) -> str:
+    """What the intervals are over, and whether the instrument was seen to see a yes."""
+    sizes = [one for one in verdict["questions"].values() if one.get("num_learners")]
+    sizes += [one for one in verdict["questions"]["elsewhere"].get("rungs", []) if one.get("num_learners")]
+    said = []
+    if sizes:
+        learners = _from_to([one["num_learners"] for one in sizes], "held-out learner")
+        seeds = _from_to([one["num_imitator_seeds"] for one in sizes], "imitator seed")
+        percent = f"{100 * verdict['rules']['confidence']:.4g}%"
+        alone = ", of which they say nothing" if seeds == "1 imitator seed" else ""
+        said.append(f"Brackets are {percent} intervals over {learners} and {seeds}{alone}.")
+    gate = verdict["gate"]
+    if gate["passed"]:
+        said.append(
+            "That a yes can be seen at all, the gate shows: "
+            f"{number(gate['imitator_gain'], gate['imitator_gain_ci95'])} of the learner's gain, "
+            f"{gate['required']['min_gain']:g} needed."
+        )
+    tried = [found["passed"] for found in verdict["controls"].values() if found.get("passed") is not None]
+    if tried:
+        said.append(f"Positive controls passed: {sum(tried)} of {len(tried)}.")
+    return " ".join(said)
+
+
+def _from_to(counts: Sequence[int], what: str) -> str:
+    few, many = min(counts), max(counts)
+    return f"{few if few == many else f'{few} to {many}'} {what}{'' if many == 1 else 's'}"
 
 
 def _counted(rungs: Sequence[Mapping]) -> str:

@@ -8,8 +8,9 @@ The cost of adding and of sampling does not depend on the capacity: adding is on
 that is not batched, sampling is with replacement.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,66 +56,84 @@ def advance(cursor: Cursor) -> Cursor:
     return Cursor(num_added=cursor.num_added + 1)
 
 
+class _Layout(NamedTuple):
+    """Where a row holds what: the observation, the one before the reset (if truncated), action, flags, reward."""
+
+    shape: tuple[int, ...]  # of an observation
+    num_obs: int  # bytes of an observation
+    num_final: int  # bytes of the observation before an auto-reset; 0 where episodes are never truncated
+    reward_dtype: Any
+
+    @classmethod
+    def of(cls, spec: Spec) -> "_Layout":
+        num_obs = math.prod(spec.observation.shape)
+        return cls(
+            shape=spec.observation.shape,
+            num_obs=num_obs,
+            num_final=num_obs if spec.can_truncate else 0,
+            reward_dtype=jnp.dtype(spec.reward_dtype),
+        )
+
+
+def _pack(layout: _Layout, obs, action, reward, terminated, final_obs) -> jax.Array:
+    """One row, uint8 [..., row bytes]."""
+    lead = action.shape
+    fields = [obs.reshape(*lead, layout.num_obs)]
+    if layout.num_final:
+        fields.append(final_obs.reshape(*lead, layout.num_obs))
+    raw = jax.lax.bitcast_convert_type(reward.astype(layout.reward_dtype), jnp.uint8)
+    fields += [
+        action.astype(jnp.uint8)[..., None],
+        terminated.astype(jnp.uint8)[..., None],
+        raw.reshape(*lead, layout.reward_dtype.itemsize),
+    ]
+    return jnp.concatenate(fields, axis=-1)
+
+
+def _unpack(layout: _Layout, before: jax.Array, after: jax.Array) -> tuple[Transition, jax.Array]:
+    """The transitions [B] of rows and the rows that follow them, [B, row bytes]; and which are not void."""
+    num_obs, size = layout.num_obs, layout.reward_dtype.itemsize
+    outcome = after[:, num_obs + layout.num_final :]
+    raw = outcome[:, 2:].reshape(-1, *([size] if size > 1 else []))
+    following = after[:, num_obs : 2 * num_obs] if layout.num_final else after[:, :num_obs]
+    transition = Transition(
+        obs=before[:, :num_obs].reshape(-1, *layout.shape),
+        action=outcome[:, 0].astype(jnp.int32),
+        terminated=(outcome[:, 1] & _TERMINATED) != 0,
+        reward=jax.lax.bitcast_convert_type(raw, layout.reward_dtype).astype(jnp.float32),
+        next_obs=following.reshape(-1, *layout.shape),
+    )
+    return transition, (outcome[:, 1] & _VOID) == 0
+
+
 def make_replay(spec: Spec, *, capacity: int, batch_size: int, kind: str) -> Replay:
     """A replay of at most `capacity` - 1 transitions.
 
     `kind` "uniform" samples with replacement among what is there; "latest" returns the last `batch_size`
     transitions, newest first, and uses no randomness (weight 0 where there are fewer).
     """
-    num_obs = 1
-    for size in spec.observation.shape:
-        num_obs *= size
-    reward_dtype = jnp.dtype(spec.reward_dtype)
-    num_final = num_obs if spec.can_truncate else 0
-
-    def pack(obs, action, reward, terminated, final_obs):
-        lead = action.shape
-        fields = [obs.reshape(*lead, num_obs)]
-        if spec.can_truncate:
-            fields.append(final_obs.reshape(*lead, num_obs))
-        raw = jax.lax.bitcast_convert_type(reward.astype(reward_dtype), jnp.uint8)
-        fields += [
-            action.astype(jnp.uint8)[..., None],
-            terminated.astype(jnp.uint8)[..., None],
-            raw.reshape(*lead, reward_dtype.itemsize),
-        ]
-        return jnp.concatenate(fields, axis=-1)
+    layout = _Layout.of(spec)
 
     def init(obs):
-        lead = obs.shape[: obs.ndim - len(spec.observation.shape)]
+        lead = obs.shape[: obs.ndim - len(layout.shape)]
         nothing = jnp.zeros(lead, jnp.uint8)
-        row = pack(obs, nothing, nothing.astype(jnp.float32), nothing, obs)
+        row = _pack(layout, obs, nothing, nothing.astype(jnp.float32), nothing, obs)
         rows = jnp.zeros((*lead, capacity, row.shape[-1]), jnp.uint8)
         return rows.at[..., 0, :].set(row)
 
     def add(rows, cursor, obs, action, reward, terminated, final_obs):
-        row = pack(obs, action, reward, terminated, final_obs)
+        row = _pack(layout, obs, action, reward, terminated, final_obs)
         where = cursor.num_added % capacity
         return jax.lax.dynamic_update_slice_in_dim(rows, row[..., None, :], where, axis=row.ndim - 1)
 
     def restart(rows, cursor, obs):
         where = (cursor.num_added - 1) % capacity
         row = jax.lax.dynamic_index_in_dim(rows, where, axis=rows.ndim - 2, keepdims=False)
-        row = row.at[..., :num_obs].set(obs.reshape(*row.shape[:-1], num_obs))
-        if not spec.can_truncate:
-            flags = num_obs + num_final + 1
+        row = row.at[..., : layout.num_obs].set(obs.reshape(*row.shape[:-1], layout.num_obs))
+        if not layout.num_final:
+            flags = layout.num_obs + 1
             row = row.at[..., flags].set(row[..., flags] | _VOID)
         return jax.lax.dynamic_update_slice_in_dim(rows, row[..., None, :], where, axis=rows.ndim - 2)
-
-    def read(rows, index):
-        before, after = rows[index % capacity], rows[(index + 1) % capacity]
-        shape = spec.observation.shape
-        outcome = after[:, num_obs + num_final :]
-        raw = outcome[:, 2:].reshape(-1, *([reward_dtype.itemsize] if reward_dtype.itemsize > 1 else []))
-        following = after[:, num_obs : 2 * num_obs] if spec.can_truncate else after[:, :num_obs]
-        transition = Transition(
-            obs=before[:, :num_obs].reshape(-1, *shape),
-            action=outcome[:, 0].astype(jnp.int32),
-            terminated=(outcome[:, 1] & _TERMINATED) != 0,
-            reward=jax.lax.bitcast_convert_type(raw, reward_dtype).astype(jnp.float32),
-            next_obs=following.reshape(-1, *shape),
-        )
-        return transition, (outcome[:, 1] & _VOID) == 0
 
     def sample(key, rows, cursor):
         newest = cursor.num_added - 1  # the newest row has no follower yet
@@ -125,7 +144,8 @@ def make_replay(spec: Spec, *, capacity: int, batch_size: int, kind: str) -> Rep
         else:
             back = jax.random.randint(key, (batch_size,), 1, jnp.maximum(available, 1) + 1)
             counts = jnp.broadcast_to(available > 0, (batch_size,))
-        transition, is_valid = read(rows, newest - back)
+        index = newest - back
+        transition, is_valid = _unpack(layout, rows[index % capacity], rows[(index + 1) % capacity])
         return transition, (counts & is_valid).astype(jnp.float32)
 
     return Replay(init=init, add=add, restart=restart, sample=sample)

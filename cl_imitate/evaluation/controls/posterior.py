@@ -20,7 +20,7 @@ import scipy.special
 
 from cl_imitate import keys
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation import posterior_arms, results, rollouts, summary
+from cl_imitate.evaluation import posterior_arms, posterior_walk, results, rollouts, summary
 from cl_imitate.evaluation.controls import posterior_answer
 from cl_imitate.evaluation.controls.posterior_learners import (
     Company,
@@ -31,7 +31,7 @@ from cl_imitate.evaluation.controls.posterior_learners import (
 )
 from cl_imitate.evaluation.controls.posterior_places import Place, hypotheses, places
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
-from cl_imitate.evaluation.posterior_arms import Ensemble
+from cl_imitate.evaluation.posterior_walk import Ensemble
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.evaluation.scene import part_name
 from cl_imitate.imitators import learner_posterior as lib
@@ -179,7 +179,7 @@ def _read(company, population, history, ensemble, streams, log_prior, keep_steps
     """Read the lives of some streams."""
     members, own = population.members(streams), ensemble.members(streams)
     return posterior_arms.read(
-        posterior_arms.begin(members, own, log_prior),
+        posterior_walk.begin(members, own, log_prior),
         members,
         jax.tree.map(lambda leaf: leaf[streams], history),
         own,
@@ -218,7 +218,7 @@ def _block(
     }
     for index, scene in enumerate(company.scenes if acts else ()):
         step, horizon = scene.protocol.prompt_step, scene.protocol.horizon_steps
-        walk = walks[step] if step else posterior_arms.begin(members, own, expected[streams])
+        walk = walks[step] if step else posterior_walk.begin(members, own, expected[streams])
         acted = posterior_arms.act(walk, members, own, scene, streams, num_steps=horizon, tick=company.tick)
         found |= {f"acted|{index}|returns": acted.returns, f"acted|{index}|visits": acted.visits}
     return {key: values[:count] for key, values in found.items()}

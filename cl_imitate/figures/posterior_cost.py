@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cl_imitate.figures import STYLES, Canvas, Figure, draw_figure
+from cl_imitate.figures.canvas import STYLES, Canvas, Figure, draw_figure
 
 _PER_PLACE = ("#009E73", "#CC79A7")
 

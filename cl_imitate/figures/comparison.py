@@ -1,11 +1,11 @@
-"""The figure of several runs side by side, in the look of `figures`."""
+"""The figure of several runs side by side, a panel a question."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cl_imitate import figures
 from cl_imitate.config import Rules
-from cl_imitate.figures import Figure
+from cl_imitate.figures.canvas import ANSWER_INK, GREY, IMITATOR, Figure, draw_figure
+from cl_imitate.figures.intervals import draw_interval, draw_zones, label_rows
 
 _HEIGHT, _WIDTH = 0.42, 2.5  # inches: of a run's row, of a question's panel
 
@@ -20,7 +20,7 @@ def comparison(runs: Sequence[tuple[str, Mapping[str, Any]]], rules: Rules) -> F
             found = [verdict["questions"][question] for _, verdict in runs]
             even = question in ("now", "month")
             bounds = (rules.parity, rules.parity) if even else (rules.learns_no, rules.learns_yes)
-            figures._zones(axis, [one["ci95"] for one in found if one["estimate"] is not None], *bounds)
+            draw_zones(axis, [one["ci95"] for one in found if one["estimate"] is not None], *bounds)
             for row, one in enumerate(found):
                 if one["estimate"] is None:
                     middle = axis.get_yaxis_transform()
@@ -31,18 +31,18 @@ def comparison(runs: Sequence[tuple[str, Mapping[str, Any]]], rules: Rules) -> F
                         transform=middle,
                         ha="center",
                         va="center",
-                        color=figures._GREY,
+                        color=GREY,
                     )
                     continue
                 settled = one["answer"] in ("yes", "no")
-                ink = figures._IMITATOR if settled else figures._GREY
-                figures._interval(axis, row, one["estimate"], one["ci95"], ink, "o")
+                ink = IMITATOR if settled else GREY
+                draw_interval(axis, row, one["estimate"], one["ci95"], ink, "o")
                 axis.annotate(
                     one["answer"], (one["estimate"], row), (0, 6), textcoords="offset points",
-                    ha="center", fontsize=8, color=figures._ANSWER_INK.get(one["answer"], figures._GREY),
+                    ha="center", fontsize=8, color=ANSWER_INK.get(one["answer"], GREY),
                 )  # fmt: skip
             share = "of the learner's gain" if even or question == "elsewhere" else "of its improvement"
-            figures._rows(axis, [name for name, _ in runs], share)
+            label_rows(axis, [name for name, _ in runs], share)
             axis.set_title(question.upper(), pad=16, fontweight="bold", fontsize=10)
 
     alt = "; ".join(
@@ -52,7 +52,7 @@ def comparison(runs: Sequence[tuple[str, Mapping[str, Any]]], rules: Rules) -> F
         )
         for name, verdict in runs
     )
-    return figures.draw_figure(
+    return draw_figure(
         "comparison",
         "Runs side by side",
         "What the frozen imitator reaches, as a share of the learner's, with 95% intervals over learners and imitator "

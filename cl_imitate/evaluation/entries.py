@@ -1,0 +1,204 @@
+"""What one cell says by the decision rules: an entry of the verdict, and the estimate that it rests on.
+
+Every interval has its own random generator, made from the experiment's seed and the cell's name: the same cells
+give the same numbers, and one more cell changes no other number.
+"""
+
+import math
+import zlib
+
+import numpy as np
+
+from cl_imitate import statistics
+from cl_imitate.config import Experiment, Rules
+from cl_imitate.evaluation import comparisons, metrics
+from cl_imitate.evaluation.results import Cell
+from cl_imitate.statistics import Estimate
+
+
+def parity_answer(interval: tuple[float, float], rules: Rules) -> str:
+    """NOW and MONTH: yes above parity, no below it."""
+    if interval[0] > rules.parity:
+        return "yes"
+    return "no" if interval[1] < rules.parity else "undecided"
+
+
+def learns_answer(interval: tuple[float, float], rules: Rules) -> str:
+    """PROCESS, LATER and ELSEWHERE; without an interval, void."""
+    if math.isnan(interval[0]):
+        return "void"
+    if interval[0] > rules.learns_yes:
+        return "yes"
+    return "no" if interval[1] < rules.learns_no else "partial"
+
+
+def parity_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
+    """NOW and MONTH."""
+    rules = experiment.rules
+    if absent := metrics.missing_arms(cell, "imitator", "learner_held"):
+        return not_run(f"arm not run: {', '.join(absent)}", "ratio"), statistics.nothing()
+    found = comparisons.parity(cell, rules, generator_of(experiment, cell))
+    interval = found.ratio.interval(rules.confidence)
+    answer, reason = parity_answer(interval, rules), _few(found.ratio)
+    if not found.held_gain.interval(rules.confidence)[0] > 0:
+        answer, reason = "undecided", "the held learner is not clearly better than random"
+    entry = {
+        "answer": answer,
+        "exceeds": answer == "yes" and interval[0] > rules.exceeds,
+        "reason": reason,
+        "ratio": found.ratio.value,
+        "ci95": interval,
+        "argmax": _number(found.argmax_ratio, rules),
+        "probability_of_improvement": _number(found.improvement, rules),
+        "action_divergence_nats": _number(found.divergence, rules),
+        "closed_loop_divergence_nats": _number(found.own_divergence, rules),
+        **sizes(found.ratio),
+    }
+    return entry, found.ratio
+
+
+def growth_entry(
+    experiment: Experiment, cell: Cell, *, own_start: bool, now_ratio: float | None = None
+) -> tuple[dict, Estimate]:
+    """PROCESS and, with `own_start` and `now_ratio`, LATER."""
+    rules = experiment.rules
+    needed = ("imitator", "learner", "learner_held") if own_start else ("imitator", "learner")
+    if absent := metrics.missing_arms(cell, *needed):
+        reason = f"arm not run: {', '.join(absent)}"
+        return {
+            **not_run(reason, "ratio"),
+            "learner_gain": math.nan,
+            "pace": math.nan,
+        }, statistics.nothing()
+    found = comparisons.growth(
+        cell,
+        rules,
+        generator_of(experiment, cell),
+        now_steps=experiment.evaluation.now_steps,
+        own_start=own_start,
+    )
+    interval = found.ratio.interval(rules.confidence)
+    answer, reason = learns_answer(interval, rules), _few(found.ratio)
+    if not found.learner_gain >= rules.min_learner_gain:
+        answer = "void"
+        reason = f"the learner itself gains {found.learner_gain:.0%} of its range, under {rules.min_learner_gain:.0%}"
+    if now_ratio is not None and not now_ratio >= rules.later_min_now_ratio:
+        answer = "void"
+        reason = f"at NOW the imitator has {now_ratio:.2f} of the learner's gain, under {rules.later_min_now_ratio:g}"
+    if cell.epsilon != cell.epsilon_at_start:
+        clock = (
+            f"epsilon falls from {cell.epsilon_at_start:g} to {cell.epsilon:g} within the span: part of both gains is "
+            "this schedule"
+        )
+        reason = f"{reason}; {clock}" if reason else clock
+    entry = {
+        "answer": answer,
+        "reason": reason,
+        "ratio": found.ratio.value,
+        "ci95": interval,
+        "learner_gain": found.learner_gain,
+        "pace": found.pace,
+        "learner_time_constant_steps": found.learner_steps,
+        "imitator_time_constant_steps": found.imitator_steps,
+        "departure_step": found.departure_steps,
+        "departure_side": found.departure_side,
+        "argmax": _number(found.argmax_ratio, rules),
+        "window": _number(found.window_ratio, rules),
+        "wiped_gain": _number(found.wiped_gain, rules),
+        "occupancy_distance": _number(found.occupancy_distance, rules),
+        **(
+            {
+                "same_window": _number(found.same_window_ratio, rules),
+                "exceeds_its_data": _exceeds_its_data(experiment, cell),
+            }
+            if own_start
+            else {}
+        ),
+        **sizes(found.ratio),
+    }
+    return entry, found.ratio
+
+
+def _exceeds_its_data(experiment: Experiment, cell: Cell) -> dict:
+    rules = experiment.rules
+    found = comparisons.excess(cell, rules, generator_of(experiment, cell, "excess"))
+
+    def passes(*over: Estimate) -> bool:
+        return all(one.interval(rules.confidence)[0] > 0 for one in over)
+
+    answer = "yes" if passes(found.imitator_over_held, found.imitator_over_best) else "no"
+    if not passes(found.learner_over_held, found.learner_over_best):
+        answer = "void"
+    return {
+        "answer": answer,
+        "reason": "the learner that goes on does not pass either" if answer == "void" else None,
+        "over_held": _number(found.imitator_over_held, rules),
+        "over_best_history": _number(found.imitator_over_best, rules),
+        "best_history_return": found.best_history,
+        "best_history_of": "recorded learners"
+        if found.best_history_is_recorded
+        else "held-out learners at the fork",
+    }
+
+
+def rung_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
+    """ELSEWHERE, for one rung."""
+    rules = experiment.rules
+    labels = {"rung": cell.rung, "name": cell.rung_name, "counted": False}
+    if absent := metrics.missing_arms(cell, "imitator", "learner"):
+        empty = {"learner_gain": math.nan, "learner_gain_ci95": (math.nan, math.nan)}
+        return {
+            **labels,
+            **not_run(f"arm not run: {', '.join(absent)}", "recovered"),
+            **empty,
+        }, statistics.nothing()
+    found = comparisons.transfer(cell, rules, generator_of(experiment, cell))
+    interval = found.recovered.interval(rules.confidence)
+    answer, reason = learns_answer(interval, rules), _few(found.recovered)
+    least = rules.elsewhere_min_learner_gain
+    if found.ceiling is None:
+        reason = "not counted: neither ceiling nor optimum is known here, so the learner's range is not"
+    elif not found.learner_gain.value >= least:
+        reason = f"not counted: the learner itself reaches {found.learner_gain.value:.2f} of its range, under {least:g}"
+    counted = math.inf > found.learner_gain.value >= least and answer != "void"
+    entry = {
+        **labels,
+        "answer": answer if counted else "not counted",
+        "counted": counted,
+        "reason": reason,
+        "learner_gain": found.learner_gain.value,
+        "learner_gain_ci95": found.learner_gain.interval(rules.confidence),
+        "range_up_to": found.ceiling,
+        "recovered": found.recovered.value,
+        "ci95": interval,
+        "argmax": _number(found.argmax_recovered, rules),
+        "wiped": _number(found.wiped_recovered, rules),
+        "prompted_of_transplanted": _number(found.prompted_recovered, rules),
+        "transplanted_gain": _number(found.transplanted_gain, rules),
+        **sizes(found.recovered),
+    }
+    return entry, found.recovered
+
+
+def generator_of(experiment: Experiment, cell: Cell, purpose: str = "") -> np.random.Generator:
+    """This cell's own, one for each purpose."""
+    label = f"{cell.protocol} {cell.name} {cell.context_steps} {cell.split} {purpose}"
+    return np.random.default_rng([experiment.seed, zlib.crc32(label.encode())])
+
+
+def not_run(reason: str, figure: str = "estimate") -> dict:
+    """The entry of what cannot be asked; `figure` is what its estimate is called."""
+    return {"answer": "not run", "reason": reason, figure: math.nan, "ci95": (math.nan, math.nan)}
+
+
+def _number(found: Estimate, rules: Rules) -> dict:
+    return {"estimate": found.value, "ci95": found.interval(rules.confidence)}
+
+
+def sizes(found: Estimate) -> dict:
+    """How many learners and imitator seeds an estimate rests on."""
+    return {"num_learners": found.num_learners, "num_imitator_seeds": len(found.seed_values)}
+
+
+def _few(found: Estimate) -> str | None:
+    return "one imitator seed: the interval does not cover seeds" if len(found.seed_values) < 2 else None

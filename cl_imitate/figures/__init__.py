@@ -1,0 +1,1 @@
+"""The figures of a report, as PNG; the only folder that imports matplotlib."""
