@@ -12,14 +12,14 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum circumstances start_jax
-0: processes
+0: processes causes
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir attempt progress sharding
 1: blocks seating optimiser
 2: envs/* learners/* imitators/* figures report keeper comparison_figure trainees figures_posterior
 3: envs/tasks simulate train cost imitators/learner_posterior
 4: evaluation/protocols evaluation/answers evaluation/wording populations
-4: spread
+4: spread visibility
 5: evaluation/* block_size
 6: feeds show compare evaluation/controls/*
 7: stages/*

@@ -153,6 +153,7 @@ def imitator_arms(
     age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
     age = sharding.place(age, mesh, sharding.WHOLE)
     learners = sharding.place(_judges(scene) if judged else (), mesh, sharding.SPLIT)
+    causes = sharding.place(scene.causes, mesh, sharding.SPLIT) if frozen.imitator.sees_replay else None
     first, waiting = 0, None
     a_block = act_keys.size * frozen.imitator.block_steps
     if keeper is not None and (saved := keeper.load(part, lambda _: rollout)):
@@ -169,6 +170,7 @@ def imitator_arms(
             age,
             learners,
             _epsilon(scene, block * frozen.imitator.block_steps, mesh) if frozen.imitator.sees_coin else (),
+            causes,
             imitator=frozen.imitator,
             env=env,
             judge=_judge(population.dqn) if judged else None,
