@@ -102,7 +102,7 @@ class Transition:
     next_obs: jax.Array
 
 
-NUM_REPLAY_FEATURES = 64
+NUM_REPLAY_FEATURES = 128
 """How many numbers show which past steps an update drew; see `causes`."""
 NUM_SEED_FEATURES = 128
 """How many numbers show a learner's initialisation; see `visibility`."""
