@@ -21,7 +21,7 @@ RANKS = """
 4: evaluation/protocols evaluation/answers evaluation/wording populations
 4: spread visibility
 5: evaluation/* block_size
-6: feeds show compare evaluation/controls/*
+6: feeds show compare excess evaluation/controls/*
 7: stages/*
 8: sweeps/*
 9: cli
