@@ -17,7 +17,7 @@ RANKS = """
 1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir attempt progress sharding
 1: blocks seating optimiser
 2: envs/* learners/* imitators/* figures report keeper comparison_figure trainees figures_posterior
-3: envs/tasks simulate train cost imitators/learner_posterior
+3: envs/tasks simulate train cost executed imitators/learner_posterior
 4: evaluation/protocols evaluation/answers evaluation/wording populations
 4: spread visibility
 5: evaluation/* block_size

@@ -159,7 +159,7 @@ def imitator_arms(
     if keeper is not None and (saved := keeper.load(part, lambda _: rollout)):
         rollout, first = closed_loop.place(saved.tree, mesh), saved.facts["blocks"]
         tick(first * a_block)
-    num_blocks = -(-num_steps // frozen.imitator.block_steps)
+    num_blocks, since = -(-num_steps // frozen.imitator.block_steps), count.clock()
     for block in range(first, num_blocks):
         rollout, record = closed_loop.run_block(
             rollout,
@@ -204,6 +204,7 @@ def imitator_arms(
         cross_entropy=by_way(np.asarray(found.cross_entropy) / scene.block_steps) if judged else {},
         visits=by_way(np.asarray(found.visits)),
     )
+    count.time("imitator", since, (num_blocks - first) * a_block)
     if keeper is not None:
         keeper.finish(part, arms.flat, {"imitator_steps": imitator_steps, "acted": after})
     return arms

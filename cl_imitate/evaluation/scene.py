@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import re
+import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_imitate import config, keys, simulate, visibility
+from cl_imitate import compiling, config, keys, simulate, visibility
 from cl_imitate.evaluation.closed_loop import Prompt
 from cl_imitate.evaluation.protocols import Protocol
 from cl_imitate.histories import contexts
@@ -52,6 +53,22 @@ class Count:
     td_updates: int = 0
     imitator_steps: int = 0
     acted: dict[str, set[str]] = dataclasses.field(default_factory=dict)  # imitators -> hashes after acting
+    timed: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)  # arm -> seconds, steps
+
+    @staticmethod
+    def clock() -> float:
+        """Seconds, of which those spent on compiling do not count."""
+        return time.perf_counter() - compiling.seconds()
+
+    def time(self, arm: str, since: float, num_steps: int) -> None:
+        """Adds what the arm's `num_steps`, summed over streams, took `since` a reading of the clock."""
+        seconds, steps = self.timed.get(arm, (0.0, 0))
+        self.timed[arm] = (seconds + max(self.clock() - since, 0.0), steps + num_steps)
+
+    @property
+    def seconds_per_step(self) -> dict[str, float]:
+        """Of one stream, of the arms that were timed."""
+        return {arm: seconds / steps for arm, (seconds, steps) in self.timed.items() if steps}
 
 
 def make_scene(
