@@ -81,15 +81,13 @@ def test_without_process_from_nothing_no_return_has_a_price():
 
 
 def test_arms_are_timed_without_their_compilation(monkeypatch):
-    count, compiled = Count(), compiling.seconds()
+    now, compiled, count = [100.0], [3.0], Count()
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(compiling, "seconds", lambda: compiled[0])
     since = count.clock()
-    time.sleep(0.05)
+    now[0], compiled[0] = 110.0, 7.0
     count.time("imitator", since, 100)
-    assert 0.05 <= count.timed["imitator"][0] < 5
-    since = count.clock()
-    monkeypatch.setattr(compiling, "seconds", lambda: compiled + 1000)
+    since, now[0] = count.clock(), 112.0
     count.time("imitator", since, 300)
-    seconds, steps = count.timed["imitator"]
-    assert seconds < 5
-    assert steps == 400
-    assert count.seconds_per_step["imitator"] == pytest.approx(seconds / 400)
+    assert count.timed == {"imitator": (8.0, 400)}
+    assert count.seconds_per_step == {"imitator": 0.02}

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cl_imitate import config, cost, executed, load_config, train
+from cl_imitate import config, cost, executed, keys, load_config, train
 from cl_imitate.envs import tasks
+from cl_imitate.imitators import learner_posterior
 from cl_imitate.imitators.embedding import empty_tokens
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.learners.dqn import hyperparams, make_dqn
@@ -91,6 +92,29 @@ def test_a_transformers_operations_are_those_of_the_compiled_program_within_a_te
     assert 0.9 < trained < 1.1
 
 
+def posterior_ratio() -> float:
+    """Four hypotheses on one stream, all side by side: asked for their policies, and updated."""
+    rates = (5e-4, 1e-3, 2e-3, 4e-3)
+    learners = [dataclasses.replace(SMALL, learning_rate=rate) for rate in rates]
+    hypotheses = [learner_posterior.Hypothesis(name=str(one.learning_rate), learner=one) for one in learners]
+    mixture, settings = learner_posterior.make_mixture(hypotheses, SYMBOLS, at_once=len(rates))
+    causes_keys = keys.members(keys.root(0), len(rates))[:, None]
+    causes = learner_posterior.make_causes(mixture, causes_keys, jax.random.clone(causes_keys))
+    obs = jnp.zeros(1, jnp.uint8)
+    prior = jnp.full((len(rates), 1), -jnp.log(4.0))
+    posterior = learner_posterior.init(mixture, causes, obs, prior)
+
+    def step(posterior, replay_keys, obs):
+        policy = learner_posterior.policies(mixture, posterior, settings, obs)
+        return policy, learner_posterior.learn(mixture, posterior, settings, replay_keys)
+
+    return compiled(step, posterior, causes.replay, obs) / executed.posterior_flops(learners, SYMBOLS)
+
+
+def test_a_posteriors_operations_are_those_of_the_compiled_program_within_a_tenth():
+    assert 0.9 < posterior_ratio() < 1.1
+
+
 if __name__ == "__main__":  # what the docstring of `executed` says
     for name, (learner, spec) in LEARNERS.items():
         ratio = learner_ratio(name)
@@ -105,3 +129,4 @@ if __name__ == "__main__":  # what the docstring of `executed` says
             executed.training_flops(imitator, SYMBOLS, context_steps=steps) / of.training_flops,
         )
         print(f"imitator {name}: {ratios}; alone {[a * b for a, b in zip(ratios, more, strict=True)]}")
+    print(f"posterior, four of 64-64 units: {posterior_ratio():.3f}")
