@@ -30,7 +30,7 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         _check_stream(experiment, need)
     if experiment.fork is not None:
         _check_fork(experiment, experiment.fork, need)
-    if problem := _control_problem(experiment):
+    if problem := _control_problem(experiment) or _visibility_problem(experiment):
         need(False, problem)
 
 
@@ -245,6 +245,42 @@ def _check_fork(experiment: config.Experiment, fork: config.Fork, need: Need) ->
             )
 
 
+_SHOW_CAUSES = ("learner_posterior", "learner_posterior_without_truth", "novelty")
+"""The controls that no imitator reads anything else in than what it read in training."""
+
+
+def _visibility_problem(experiment: config.Experiment) -> str | None:
+    """Why replay indices (and all above them on the ladder) could not be shown everywhere, or None."""
+    evaluation, sees = experiment.evaluation, f'imitator.sees = "{experiment.imitator.sees}"'
+    if not experiment.imitator.shows("replay"):
+        return None
+    for where, environment in _environments(experiment):
+        if not hasattr(environment, "episode_steps"):
+            return (
+                f"{sees} names the steps that an update drew by their places in the stream, which a prompt that ends "
+                f"with an episode shifts where episodes vary in length, as those of {where}.family = "
+                f'{environment.family!r} do. Set it to "coin", or take a family of symbols'
+            )
+    if (repeats := experiment.learner.updates_per_iteration) > 1:
+        return f"{sees} shows one update a step, and learner.updates_per_iteration = {repeats}. Set it to 1"
+    if (kept := experiment.training.keep_every_episodes) > 1:
+        return (
+            f"{sees} names steps by their age, and in a history thinned by training.keep_every_episodes = {kept} an "
+            "age is not an age lived. Set that to 1"
+        )
+    if evaluation.months:
+        return (
+            f"{sees} and evaluation.months: an imitator that is asked to be a month older is not shown what its "
+            "learner drew in between, so the places of all older steps are wrong. Leave out the months"
+        )
+    if evaluation.rungs and evaluation.transplant:
+        return (
+            f"{sees} and evaluation.transplant: a transplanted learner's replay begins anew, and the steps before it "
+            "stand in another task's stream. Set evaluation.transplant=false"
+        )
+    return None
+
+
 def _control_problem(experiment: config.Experiment) -> str | None:
     """Why a control that the config names could not be made, or None: better said before anything runs."""
     run, evaluation = experiment.controls.run, experiment.evaluation
@@ -254,8 +290,13 @@ def _control_problem(experiment: config.Experiment) -> str | None:
             f"controls.run holds {retrained[0]}, which plays PROCESS from an empty context, and "
             f"evaluation.stage_steps = {list(evaluation.stage_steps)} lacks 0. Add it"
         )
+    if experiment.imitator.shows("replay") and (unread := [name for name in run if name not in _SHOW_CAUSES]):
+        return (
+            f"controls.run holds {unread[0]}, whose histories are not those that the learners' keys made, and "
+            f'imitator.sees = "{experiment.imitator.sees}" makes replay indices from these. Leave the control out'
+        )
     marginal = [name for name in ("floor", "counterfactual_learner", "test_time_training") if name in run]
-    if marginal and experiment.imitator.sees == "coin":
+    if marginal and experiment.imitator.shows("coin"):
         return (
             f'controls.run holds {marginal[0]}, which knows nothing of the coin, and imitator.sees = "coin". Leave the '
             "control out"

@@ -15,7 +15,7 @@ import rich.console
 import rich.markup
 import rich.table
 
-from cl_imitate import load_config, report
+from cl_imitate import excess, load_config, report
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import verdict, wording
 from cl_imitate.figures.comparison import comparison
@@ -56,12 +56,14 @@ def compare(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     for words in found:
         print(f"warning: {words}", file=sys.stderr)
     rich.console.Console().print(_table(runs), highlight=False)
+    nearer = [one.told(runs[0].name, other.name) for other in runs[1:] for one in over_floor(runs[0], other)]
+    print("\n".join(nearer), end="\n" * bool(nearer))
     figure = comparison([(one.name, one.verdict) for one in runs], runs[0].experiment.rules)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "comparison.csv").write_text(to_csv(runs))
         (out / "comparison.png").write_bytes(figure.png)
-        (out / "index.html").write_text(_page(runs, figure, found), encoding="utf-8")
+        (out / "index.html").write_text(_page(runs, figure, found, nearer), encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{out} cannot be written ({error.strerror}). Use another --out.") from error
     print(f"figure, table and page: {out.resolve()}")
@@ -115,6 +117,12 @@ def warnings(runs: Sequence[ComparedRun]) -> Iterator[str]:
             yield f"{one.name} is void: {'; '.join(one.verdict['void'])}"
 
 
+def over_floor(first: ComparedRun, other: ComparedRun) -> list[excess.Difference]:
+    """The other run's excess over the floor less the first's; nothing where either has measured no floor."""
+    found = [excess.load(one.path, one.experiment, one.verdict["fingerprint"]) for one in (first, other)]
+    return [] if found[0] is None or found[1] is None else excess.differences(found[0], found[1])
+
+
 def to_csv(runs: Sequence[ComparedRun]) -> str:
     """A line a run: where it lies, what differs, every answer and estimate with its interval, every control's."""
     fields = differing(runs)
@@ -134,6 +142,8 @@ def to_csv(runs: Sequence[ComparedRun]) -> str:
             row |= _estimate(name, question)
         for name, control in one.verdict.get("controls", {}).items():
             row |= _estimates(f"control.{name}", control)
+        for difference in over_floor(runs[0], one) if number else ():
+            row |= _estimate(difference.key, dataclasses.asdict(difference))
         rows.append(row)
     stream = io.StringIO()
     columns = dict.fromkeys(name for row in rows for name in row)
@@ -196,16 +206,18 @@ img{max-width:100%}.warning{color:#a33c00}</style>
 {% for words in warnings %}<p class="warning">{{ words }}</p>{% endfor %}
 <img src="{{ png }}" width="{{ figure.width }}" alt="{{ figure.alt }}"><p>{{ figure.caption }}</p>
 <table><tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></html>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>
+{% for words in nearer %}<p>{{ words }}</p>{% endfor %}</html>
 """
 
 
-def _page(runs: Sequence[ComparedRun], figure: Any, found: Sequence[str]) -> str:
+def _page(runs: Sequence[ComparedRun], figure: Any, found: Sequence[str], nearer: Sequence[str]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_PAGE).render(
         figure=figure,
         png=report.inline(figure.png),
         warnings=found,
+        nearer=nearer,
         columns=_columns(runs),
         rows=_rows(runs),
     )

@@ -185,14 +185,21 @@ class Imitator:
     observation_factor: Natural = 0  # f > 0: a symbol is embedded as (symbol // f, symbol % f)
     conv_features: Positive = 16  # screens only
     positions: Literal["relative", "absolute"] = "relative"  # absolute: a learned vector for each place
-    sees: Literal["stream", "coin"] = "stream"
-    """What of the learner's hidden causes it is shown: nothing, or whether each step's action was drawn at random (the
-    epsilon coin, before the action is; acting by itself, it draws its own at the learner's rate)."""
+    sees: Literal["stream", "coin", "replay", "seed"] = "stream"
+    """What of the learner's hidden causes it is shown; each shows all that those before it do. stream: nothing. coin:
+    whether each step's action was drawn at random (before the action is; acting by itself, it draws its own coin at the
+    learner's rate). replay: which past steps the update after each step drew (acting by itself: what the matched
+    learner would have drawn). seed: the action values of the learner's untrained network."""
     reads_reward: bool = True
     reads_done: bool = True
     reads_age: bool = True  # MONTH needs it
     products: Products = "float32"  # as a learner's; norms, softmax, logits, loss, residuals: float32
     rematerialise: bool = False  # training: layers are computed again backwards instead of kept
+
+    def shows(self, part: Literal["coin", "replay", "seed"]) -> bool:
+        """Whether a part of the learner's hidden causes is among what it sees."""
+        ladder = ("stream", "coin", "replay", "seed")
+        return ladder.index(self.sees) >= ladder.index(part)
 
     def block_steps(self, context_steps: int) -> int:
         """How many steps are acted between two readings of a memory, and so in one compiled program."""

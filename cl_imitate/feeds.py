@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
-from cl_imitate import config, populations, processes, sharding, simulate, train
+from cl_imitate import config, populations, processes, sharding, simulate, train, visibility
 from cl_imitate.evaluation import returns
 from cl_imitate.histories import contexts
 from cl_imitate.populations import Population
@@ -43,7 +43,8 @@ class Stored:
         self.spent: dict[str, int] = {}
         self.best = best_levels(experiment, recorded)
         recorded, self.held_out = (
-            contexts.thin(history, **contexts.thinning(experiment)) for history in (recorded, held_out)
+            visibility.show(contexts.thin(history, **contexts.thinning(experiment)), name, experiment)
+            for name, history in (("recorded", recorded), ("held_out", held_out))
         )
         if num := self._training.num_validation:
             self.held_out = jax.tree.map(lambda x: x[-num:], recorded)
@@ -81,7 +82,8 @@ class Streamed:
             last = np.arange(self._num_trained, self._population.num_learners)
             self.held_out = self._live(self._population.members(last), lambda _: None, "held out")
         else:
-            self.held_out = contexts.thin(held_out, **contexts.thinning(experiment))
+            held_out = contexts.thin(held_out, **contexts.thinning(experiment))
+            self.held_out = visibility.show(held_out, "held_out", experiment)
 
     @property
     def td_updates(self) -> int:
@@ -143,7 +145,8 @@ class Streamed:
         whole = processes.gather_rows(whole)
         for fork, level in best_levels(self._experiment, whole).items():
             self.best[fork] = float(np.fmax(level, self.best.get(fork, level)))
-        return contexts.thin(whole, **contexts.thinning(self._experiment))
+        causes = visibility.causes_of(some, self._experiment.imitator)
+        return contexts.thin(whole, **contexts.thinning(self._experiment)).replace(causes=causes)
 
 
 def best_levels(experiment: config.Experiment, recorded: History) -> dict[int, float]:

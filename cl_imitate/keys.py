@@ -34,6 +34,7 @@ class Stream(enum.IntEnum):
     ENV_INIT = 18
     SHAM = 40
     TEST_TIME = 41
+    SEEN = 42
 
 
 def root(seed: int) -> jax.Array:

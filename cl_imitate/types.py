@@ -102,6 +102,34 @@ class Transition:
     next_obs: jax.Array
 
 
+NUM_REPLAY_FEATURES = 128
+"""How many numbers show which past steps an update drew; see `causes`."""
+NUM_SEED_FEATURES = 128
+"""How many numbers show a learner's initialisation; see `visibility`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayTimes:
+    """When learners update, and from what they draw; hashable, the same for all learners of a run."""
+
+    starts_steps: int
+    every_steps: int
+    capacity: int
+    batch_size: int
+    kind: str  # "uniform" or "latest"
+
+
+@struct.dataclass(kw_only=True)
+class Causes:
+    """What `imitator.sees` shows of N learners' hidden causes beyond the coin."""
+
+    replay_key_data: jax.Array  # uint32 [N, 2]: of each learner's replay stream
+    seed: (
+        jax.Array | None
+    )  # float32 [N, NUM_SEED_FEATURES]: of each one's initialisation; for those who see it
+    times: ReplayTimes = struct.field(pytree_node=False)
+
+
 @struct.dataclass(kw_only=True)
 class History:
     """Everything learners observed and did, `[N, T]`, from random initialisation, nothing left out."""
@@ -112,6 +140,7 @@ class History:
     terminated: jax.Array  # bool [N, T]
     truncated: jax.Array  # bool [N, T]
     explored: jax.Array  # bool [N, T]: the epsilon coin came up "explore"
+    causes: Causes | None = None  # never on disk: made again where an imitator is to see them
 
 
 def empty_history(spec: "Spec", shape: tuple[int, int]) -> History:
@@ -137,6 +166,10 @@ class StepTokens:
     is_begin: jax.Array  # bool [...]: first step of a history, or of a wiped memory
     age: jax.Array  # int32 [...]: log bucket of the learner's age, 0 = unknown
     coin: jax.Array | None = None  # bool [...]: this step's action is drawn at random; for those who see it
+    replay: jax.Array | None = (
+        None  # float32 [..., features]: what the update since the last step drew; likewise
+    )
+    seed: jax.Array | None = None  # float32 [..., features]: the learner's initialisation; likewise
 
 
 @struct.dataclass(kw_only=True)

@@ -45,6 +45,7 @@ def roll(
     environment=ENVIRONMENT,
     num_summed=2,
     judge=None,
+    causes=None,
 ):
     """The records [M, E, T] of a rollout from an empty context (or a prompt), and the last carry."""
     one = group(NUM_ENVS, environment=environment)
@@ -81,6 +82,7 @@ def roll(
             env_params,
             jnp.int32(0),
             () if judge is None else sharding.place(jnp.arange(NUM_ENVS), mesh, sharding.SPLIT),
+            causes=None if causes is None else sharding.place(causes, mesh, sharding.SPLIT),
             imitator=imitator,
             env=env,
             judge=judge,

@@ -12,17 +12,17 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum circumstances start_jax
-0: processes
+0: processes causes
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/comparisons evaluation/results load_config check_config checkpoint
 1: run_dir attempt progress sharding
 1: blocks seating optimiser
 2: envs/* learners/* imitators/* figures/* keeper trainees
-3: report envs/tasks simulate train cost imitators/learner_posterior
+3: report envs/tasks simulate train cost imitators/learner_posterior executed
 4: evaluation/protocols evaluation/answers evaluation/entries evaluation/gate evaluation/wording
-4: evaluation/distances populations spread
+4: evaluation/distances populations spread visibility
 5: evaluation/* block_size
-6: feeds show compare evaluation/controls/*
+6: feeds show compare excess evaluation/controls/*
 7: stages/*
 8: sweeps/*
 9: cli

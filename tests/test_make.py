@@ -1,4 +1,4 @@
-"""What an imitator sees of hidden causes: by default nothing, whoever hands it what; with `sees = "coin"`, the coin."""
+"""What an imitator sees of hidden causes: by default nothing, whoever hands it what; else what its config says."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from cl_imitate.histories import contexts
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.embedding import empty_tokens
 from cl_imitate.imitators.make import make_imitator
+from cl_imitate.types import NUM_REPLAY_FEATURES, NUM_SEED_FEATURES
 from tests.ensembles import group
 
 NUM, LENGTH = 4, 8
@@ -27,6 +28,17 @@ def small(sees: Any, **changes: Any) -> Imitator:
 def tokens(coin: Any):
     told = empty_tokens((NUM, LENGTH), SPEC)
     return told.replace(coin=None if coin is None else jnp.broadcast_to(jnp.asarray(coin), (NUM, LENGTH)))
+
+
+WIDTHS = {"replay": NUM_REPLAY_FEATURES, "seed": NUM_SEED_FEATURES}
+
+
+def all_tokens(**changes: Any):
+    """Tokens that carry all there is, drawn at random; `changes` in their place."""
+    rng = np.random.default_rng(0)
+    told = tokens(rng.random((NUM, LENGTH)) < 0.5)
+    parts = {part: rng.normal(size=(NUM, LENGTH, width)).astype(np.float32) for part, width in WIDTHS.items()}
+    return told.replace(**{part: jnp.asarray(values) for part, values in {**parts, **changes}.items()})
 
 
 KINDS = [{}, {"kind": "gru"}, {"attention_steps": 4}]
@@ -70,9 +82,52 @@ def test_acting_with_the_coin_is_a_full_forward_pass_with_it(changes):
     np.testing.assert_allclose(np.stack(said, axis=1), full, atol=2e-5)
 
 
+@pytest.mark.parametrize("sees", ["replay", "seed"])
+@pytest.mark.parametrize("changes", KINDS)
+def test_acting_with_all_that_is_shown_is_a_full_forward_pass_with_it(sees, changes):
+    imitator, given = small(sees, **changes), all_tokens()
+    params = imitator.init(jax.random.key(0))
+    half = LENGTH // 2
+    before, after = (
+        jax.tree.map(lambda leaf, s=s: leaf[:, s], given) for s in (slice(half), slice(half, None))
+    )
+    there = jnp.ones((NUM, half), bool)
+    memory = imitator.prompt(params, imitator.init_memory(NUM), before, there)
+    memory, said = imitator.begin_block(params, memory), []
+    for step in range(imitator.block_steps):
+        logits, memory = imitator.act(params, memory, jax.tree.map(lambda leaf, at=step: leaf[:, at], after))
+        said.append(logits)
+    full = imitator.logits(params, given, None)[:, half : half + imitator.block_steps]
+    np.testing.assert_allclose(np.stack(said, axis=1), full, atol=2e-5)
+
+
+@pytest.mark.parametrize("part", ["replay", "seed"])
+def test_each_part_is_read_at_its_own_step_and_later_by_those_who_see_it_and_by_no_one_else(part):
+    changed = np.zeros((NUM, LENGTH, WIDTHS[part]), np.float32)
+    changed[:, 5] = 1.0
+    for sees in ("stream", "coin", "replay", "seed"):
+        imitator = small(sees)
+        params = imitator.init(jax.random.key(0))
+        plain, told = (
+            np.asarray(imitator.logits(params, all_tokens(**{part: values}), None))
+            for values in (jnp.zeros_like(changed), jnp.asarray(changed))
+        )
+        is_read = np.abs(plain - told).max(axis=(0, 2)) > 1e-6
+        assert not is_read[:5].any()
+        assert is_read[5] == ((part == "replay" and sees in ("replay", "seed")) or part == sees == "seed")
+
+
+@pytest.mark.parametrize("part", ["replay", "seed"])
+def test_without_what_it_sees_in_the_tokens_it_is_an_error_that_names_it(part):
+    imitator = small("seed")
+    params = imitator.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=f"carry no {part}"):
+        imitator.logits(params, all_tokens().replace(**{part: None}), None)
+
+
 def test_without_a_coin_in_the_tokens_it_is_an_error_that_says_so():
     imitator = small("coin")
-    with pytest.raises(ValueError, match="carry none"):
+    with pytest.raises(ValueError, match="carry no coin"):
         imitator.logits(imitator.init(jax.random.key(0)), tokens(None), None)
 
 

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
+from cl_imitate import causes as causes_lib
 from cl_imitate import keys, sharding
 from cl_imitate.envs.base import Env
 from cl_imitate.evaluation import summary as summary_lib
 from cl_imitate.evaluation.summary import Summary
 from cl_imitate.imitators.base import Imitator
-from cl_imitate.types import Spec, StepTokens
+from cl_imitate.types import Causes, Spec, StepTokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,8 +163,33 @@ def _coins(act_keys: jax.Array, step: jax.Array, epsilon: jax.Array) -> jax.Arra
     return jax.vmap(jax.vmap(one), (0, None))(act_keys, epsilon)
 
 
+def _shown_causes(causes: Causes | None, step: jax.Array, is_begin: jax.Array, imitator: Imitator) -> dict:
+    """What the tokens of this step [M, E] show beyond the coin: what each environment's own learner drew after the step
+    before, had it gone on (nothing where a context begins), and how it was initialised."""
+    if not imitator.sees_replay:
+        return {}
+    if causes is None:
+        raise ValueError("the imitator sees replay indices, and the loop was given no learners' causes")
+    num_members, num_envs = is_begin.shape
+    replay, seed = jax.vmap(lambda learner: causes_lib.shown(causes, learner, step[None]))(
+        jnp.arange(num_envs)
+    )
+    spread = jnp.broadcast_to(replay[None, :, 0], (num_members, num_envs, replay.shape[-1]))
+    told = {"replay": jnp.where(is_begin[..., None], 0.0, spread)}
+    if imitator.sees_seed:
+        assert seed is not None
+        told["seed"] = jnp.broadcast_to(seed[None, :, 0], (num_members, num_envs, seed.shape[-1]))
+    return told
+
+
 def _look(
-    rollout: Rollout, members: Members, act_keys: jax.Array, age: jax.Array, epsilon: Any, imitator: Imitator
+    rollout: Rollout,
+    members: Members,
+    act_keys: jax.Array,
+    age: jax.Array,
+    epsilon: Any,
+    causes: Causes | None,
+    imitator: Imitator,
 ) -> tuple[Any, StepTokens]:
     """What the members remember, less what they forget at an episode's end, and the step that they see [M, E]."""
     wipes = jnp.broadcast_to(members.wipes[:, None], rollout.prev_done.shape)
@@ -179,6 +205,7 @@ def _look(
         is_begin=is_begin,
         age=jnp.broadcast_to(age, is_begin.shape),
         coin=_coins(act_keys, rollout.step, epsilon) if imitator.sees_coin else None,
+        **_shown_causes(causes, rollout.step, is_begin, imitator),
     )
     return memory, tokens
 
@@ -193,6 +220,7 @@ def _step(
     age,
     learners,
     epsilon,
+    causes,
     *,
     imitator,
     env,
@@ -200,7 +228,7 @@ def _step(
     block_steps,
     whole_record,
 ):
-    memory, tokens = _look(rollout, members, act_keys, age, epsilon, imitator)
+    memory, tokens = _look(rollout, members, act_keys, age, epsilon, causes, imitator)
     axes = _memory_axes(memory)
     logits, memory = jax.vmap(imitator.act, (0, axes, 0), (0, axes))(members.params, memory, tokens)
 
@@ -261,6 +289,7 @@ def run_block(
     age: jax.Array,
     learners: Any = (),
     epsilon: Any = (),
+    causes: Causes | None = None,
     *,
     imitator: Imitator,
     env: Env,
@@ -276,11 +305,12 @@ def run_block(
       env_params: the tasks, [E, ...]. age: int32 [], the age token told (0 = unknown).
       learners: what `judge` reads, [E, ...]: each environment's own learner, held.
       epsilon: float32 [E] for imitators that see the coin, which then comes up so often; else not read.
+      causes: of E learners, for imitators that see replay indices: those whose draws are shown.
       block_steps: the steps of a block of the summary (not of the imitator).
       whole_record: the record holds observations and probabilities too.
     """
 
-    def block(rollout, members, act_keys, env_keys, env_params, age, learners, epsilon):
+    def block(rollout, members, act_keys, env_keys, env_params, age, learners, epsilon, causes):
         axes = _memory_axes(rollout.memory)
         memory = jax.vmap(imitator.begin_block, (0, axes), axes)(members.params, rollout.memory)
         body = functools.partial(
@@ -292,6 +322,7 @@ def run_block(
             age=age,
             learners=learners,
             epsilon=epsilon,
+            causes=causes,
             imitator=imitator,
             env=env,
             judge=judge,
@@ -315,10 +346,11 @@ def run_block(
             sharding.WHOLE,
             sharding.SPLIT,
             sharding.SPLIT,
+            sharding.SPLIT,
         ),
         out_specs=(rollout_specs, split_envs),
     )
-    return sharded(rollout, members, act_keys, env_keys, env_params, age, learners, epsilon)
+    return sharded(rollout, members, act_keys, env_keys, env_params, age, learners, epsilon, causes)
 
 
 def place(rollout: Rollout, mesh: Mesh) -> Rollout:

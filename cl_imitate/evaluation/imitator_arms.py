@@ -133,7 +133,7 @@ def imitator_arms(
     if keeper is not None and (saved := keeper.load(part, lambda _: cast.rollout)):
         rollout, first = closed_loop.place(saved.tree, mesh), saved.facts["blocks"]
         tick(first * a_block)
-    num_blocks = -(-num_steps // frozen.imitator.block_steps)
+    num_blocks, since = -(-num_steps // frozen.imitator.block_steps), count.clock()
     for block in range(first, num_blocks):
         rollout, record = closed_loop.run_block(
             rollout,
@@ -144,6 +144,7 @@ def imitator_arms(
             cast.age,
             cast.learners,
             _epsilon(scene, block * frozen.imitator.block_steps, mesh) if frozen.imitator.sees_coin else (),
+            cast.causes,
             imitator=frozen.imitator,
             env=population.family.env,
             judge=_judge(population.dqn) if judged else None,
@@ -168,6 +169,7 @@ def imitator_arms(
     after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))
     count.acted.setdefault(name, set()).add(after)
     arms = _arms_of(rollout, scene, ways, frozen.num_seeds, judged=judged)
+    count.time("imitator", since, (num_blocks - first) * a_block)
     if keeper is not None:
         keeper.finish(part, arms.flat, {"imitator_steps": imitator_steps, "acted": after})
     return arms
@@ -183,6 +185,7 @@ class _Cast(NamedTuple):
     env_params: Any  # [E, ...]
     age: jax.Array
     learners: Any
+    causes: Any
 
 
 def _enter(
@@ -227,6 +230,7 @@ def _enter(
         env_params=env_params,
         age=sharding.place(age, mesh, sharding.WHOLE),
         learners=sharding.place(_judges(scene) if judged else (), mesh, sharding.SPLIT),
+        causes=sharding.place(scene.causes, mesh, sharding.SPLIT) if frozen.imitator.sees_replay else None,
     )
 
 

@@ -58,6 +58,7 @@ def learner_arm(
     if keeper is not None:
         life.go_on(keeper, part)
     tick(population.num_learners * life.lived)
+    since, num_left = count.clock(), (num_steps - life.lived) * population.num_learners
     for kept, history in simulate.advance(
         life.ensemble,
         population.streams.replace(env=scene.env_keys),
@@ -75,12 +76,14 @@ def learner_arm(
             keeper.attempt.stepped()
         if kept is not None and keeper is not None and life.lived < num_steps:
             keeper.save(part, life.lived, life.tree, life.facts)
+    if not hold:
+        count.time("learner", since, num_left)
     td_updates = (int(life.ensemble.clock.update) - int(start.clock.update)) * population.num_learners
     count.td_updates += td_updates
     arm = life.arm(scene.protocol.horizon_steps // scene.block_steps)
     if keeper is not None:
         fields = {} if arm.history is None else vars(arm.history)
-        arrays = {f"history.{key}": np.asarray(value) for key, value in fields.items()}
+        arrays = {f"history.{key}": np.asarray(value) for key, value in fields.items() if value is not None}
         keeper.finish(
             part, {"returns": arm.returns, "visits": arm.visits, **arrays}, {"td_updates": td_updates}
         )

@@ -3,19 +3,20 @@
 import dataclasses
 import hashlib
 import re
+import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_imitate import config, keys, simulate
+from cl_imitate import compiling, config, keys, simulate, visibility
 from cl_imitate.evaluation.closed_loop import Prompt
 from cl_imitate.evaluation.protocols import Protocol
 from cl_imitate.histories import contexts
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.populations import Population
-from cl_imitate.types import History
+from cl_imitate.types import Causes, History
 
 Tick = Callable[[int], None]
 """Told how many steps (summed over streams) have just been done."""
@@ -40,6 +41,8 @@ class Scene:
     prompt_ends: np.ndarray | None = (
         None  # int [n]: steps of `past` at which prompts end, if not all at one step
     )
+    causes: Causes | None = None  # of the learners [n], for imitators that see them
+    source_causes: Causes | None = None  # of those whose past prompts, [n]
     first: int = 0  # which learner of all those in this place the first one here is
 
 
@@ -50,6 +53,22 @@ class Count:
     td_updates: int = 0
     imitator_steps: int = 0
     acted: dict[str, set[str]] = dataclasses.field(default_factory=dict)  # imitators -> hashes after acting
+    timed: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)  # arm -> seconds, steps
+
+    @staticmethod
+    def clock() -> float:
+        """Seconds, of which those spent on compiling do not count."""
+        return time.perf_counter() - compiling.seconds()
+
+    def time(self, arm: str, since: float, num_steps: int) -> None:
+        """Adds what the arm's `num_steps`, summed over streams, took `since` a reading of the clock."""
+        seconds, steps = self.timed.get(arm, (0.0, 0))
+        self.timed[arm] = (seconds + max(self.clock() - since, 0.0), steps + num_steps)
+
+    @property
+    def seconds_per_step(self) -> dict[str, float]:
+        """Of one stream, of the arms that were timed."""
+        return {arm: seconds / steps for arm, (seconds, steps) in self.timed.items() if steps}
 
 
 def make_scene(
@@ -74,6 +93,9 @@ def make_scene(
     root = keys.root(experiment.seed)
     env_key = keys.member(keys.stream(root, keys.Stream.ARM_ENV), index)
     num = population.num_learners
+    prompting = source
+    if source is not population and past is not None:
+        prompting = source.members(np.arange(first, min(first + num, source.num_learners)))
     return Scene(
         protocol=protocol,
         population=population,
@@ -87,6 +109,8 @@ def make_scene(
         chunk_steps=chunk_steps,
         best_history=best_history,
         past_step=past_step,
+        causes=visibility.causes_of(population, experiment.imitator),
+        source_causes=visibility.causes_of(prompting, experiment.imitator),
         first=first,
     )
 
@@ -117,7 +141,7 @@ def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
     if scene.past is None:
         raise ValueError(f"the cell {scene.protocol.label} is prompted but its source has no history")
     num, spec = scene.population.num_learners, scene.source.family.env.spec
-    past = jax.tree.map(lambda x: jnp.asarray(x[:num]), scene.past)
+    past = jax.tree.map(lambda x: jnp.asarray(x[:num]), scene.past).replace(causes=scene.source_causes)
     ends = last_episode_end(past, scene.past_step(step)) if scene.prompt_ends is None else scene.prompt_ends
     end = jnp.asarray(ends, jnp.int32)
     tokens, is_there = contexts.prompt_windows(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from cl_imitate import config, keys
+from cl_imitate import causes, config, keys
 from cl_imitate.types import Context, History, StepTokens, age_bucket
 
 
@@ -20,6 +20,7 @@ def window(
     here = jnp.clip(step, 0, end - 1)
     before = jnp.maximum(here - 1, 0)
     is_begin = step == 0
+    replay, seed = (None, None) if history.causes is None else causes.shown(history.causes, learner, here)
     tokens = StepTokens(
         obs=history.obs[learner, here],
         prev_action=jnp.where(is_begin, num_actions, history.action[learner, before].astype(jnp.int32)),
@@ -28,6 +29,8 @@ def window(
         is_begin=is_begin,
         age=age_bucket(here),
         coin=history.explored[learner, here],
+        replay=replay,
+        seed=seed,
     )
     return tokens, history.action[learner, here].astype(jnp.int32), is_there
 

@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import tensorstore as ts
 
@@ -274,7 +275,7 @@ class Reader:
                 f"{num_learners} learners x {num_steps} steps"
             )
         rows = self._history(slice(learner, learner + 1), start, start + length)
-        return History(**{name: getattr(rows, name)[0] for name in History.__dataclass_fields__})
+        return jax.tree.map(lambda leaf: leaf[0], rows)
 
     def _history(self, learners: slice, start: int, end: int) -> History:
         parts = self._rows(learners, start, end)

@@ -67,7 +67,7 @@ def rotate(x_BxLxHxK: jax.Array, cos_sin_LxF: CosSin) -> jax.Array:
     return turned.astype(x_BxLxHxK.dtype)
 
 
-def _bounds(num_steps: int, reach: int) -> list[tuple[int, int, int]]:
+def block_bounds(num_steps: int, reach: int) -> list[tuple[int, int, int]]:
     """Of every block: its first query, its end, and the first key that any of its queries sees."""
     return [
         (start, min(start + BLOCK, num_steps), max(0, start + 1 - reach))
@@ -102,7 +102,7 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, reach: int, products: Pro
 
 def _blocked_forward(q, k, v, reach, products):
     outputs, weights = [], []
-    for start, end, first in _bounds(q.shape[2], reach):
+    for start, end, first in block_bounds(q.shape[2], reach):
         keys, values = k[..., first:end], v[:, :, first:end]
         weights.append(_block_weights(q[:, :, start:end], keys, start, first, reach, None, products))
         outputs.append(einsum("bhqs,bhsk->bhqk", weights[-1], values, products))
@@ -115,7 +115,7 @@ def _blocked_backward(reach, products, saved, grad):
     q, k, v, output, weights = saved
     keys, values = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
     mean = jnp.sum(grad * output, axis=-1, keepdims=True)
-    bounds = _bounds(q.shape[2], reach)
+    bounds = block_bounds(q.shape[2], reach)
     dq, dk, dv = [], [], []
     for (start, end, first), weight in zip(bounds, weights, strict=True):
         rows = grad[:, :, start:end]
@@ -192,7 +192,7 @@ def causal_attention(
     k = jnp.transpose(k, (0, 2, 3, 1))
     v = jnp.swapaxes(v, 1, 2)
     outputs = []
-    for start, end, first in _bounds(q.shape[2], reach):
+    for start, end, first in block_bounds(q.shape[2], reach):
         is_there = is_there_BxL[:, first:end]
         keys = k[..., first:end]
         weight = _block_weights(q[:, :, start:end], keys, start, first, reach, is_there, products)

@@ -40,6 +40,8 @@ class Imitator(NamedTuple):
     block_steps: int
     num_actions: int
     sees_coin: bool = False  # tokens must then carry it
+    sees_replay: bool = False  # likewise
+    sees_seed: bool = False  # likewise
 
 
 def assemble(network: Any, memory: Any, *, block_steps: int, num_actions: int) -> Imitator:

@@ -14,7 +14,16 @@ from cl_imitate import config
 from cl_imitate.convolution import columns_of, convolve_3x3
 from cl_imitate.imitators.linear import Linear
 from cl_imitate.products import columns_product, einsum
-from cl_imitate.types import NUM_AGES, Observation, ScreenObservation, Spec, StepTokens, VectorObservation
+from cl_imitate.types import (
+    NUM_AGES,
+    NUM_REPLAY_FEATURES,
+    NUM_SEED_FEATURES,
+    Observation,
+    ScreenObservation,
+    Spec,
+    StepTokens,
+    VectorObservation,
+)
 
 EMBEDDING_STD = 0.3
 
@@ -81,7 +90,10 @@ class StepEmbedding(nnx.Module):
         self.done = Table(1, width, rngs=rngs) if imitator.reads_done else None
         self.begin = Table(1, width, rngs=rngs)
         self.age = Table(NUM_AGES, width, rngs=rngs) if imitator.reads_age else None
-        self.coin = Table(1, width, rngs=rngs) if imitator.sees == "coin" else None
+        self.sees = imitator.sees
+        self.coin = Table(1, width, rngs=rngs) if imitator.shows("coin") else None
+        self.replay = _features(NUM_REPLAY_FEATURES, width, rngs) if imitator.shows("replay") else None
+        self.seed = _features(NUM_SEED_FEATURES, width, rngs) if imitator.shows("seed") else None
 
     def __call__(self, tokens: StepTokens) -> jax.Array:
         x = self.obs(tokens.obs) + self.action(tokens.prev_action)
@@ -91,14 +103,27 @@ class StepEmbedding(nnx.Module):
             x = x + self.done.weighted(tokens.prev_done)
         x = x + self.begin.weighted(tokens.is_begin)
         if self.coin is not None:
-            if tokens.coin is None:
-                raise ValueError('imitator.sees = "coin", but the tokens carry none')
-            x = x + self.coin.weighted(tokens.coin)
+            x = x + self.coin.weighted(self._given(tokens, "coin"))
+        if self.replay is not None:
+            x = x + self.replay(self._given(tokens, "replay"))
+        if self.seed is not None:
+            x = x + self.seed(self._given(tokens, "seed"))
         return x if self.age is None else x + self.age(tokens.age)
 
+    def _given(self, tokens: StepTokens, part: str) -> jax.Array:
+        if (found := getattr(tokens, part)) is None:
+            raise ValueError(f'imitator.sees = "{self.sees}", but the tokens carry no {part}')
+        return found
 
-def empty_tokens(lead: tuple[int, ...], spec: Spec, *, sees_coin: bool = False) -> StepTokens:
-    """Tokens of leading shape `lead` that say nothing; with `sees_coin`, for one who is shown the coin."""
+
+def _features(num: int, width: int, rngs: nnx.Rngs) -> Linear:
+    """Numbers that stand for one thing, as a vector; zeros stay nothing."""
+    return Linear(num, width, products="float32", use_bias=False, rngs=rngs)
+
+
+def empty_tokens(lead: tuple[int, ...], spec: Spec, imitator: config.Imitator | None = None) -> StepTokens:
+    """Tokens of leading shape `lead` that say nothing; for an imitator that sees more than the stream, name it."""
+    shows = (lambda _: False) if imitator is None else imitator.shows
     return StepTokens(
         obs=jnp.zeros((*lead, *spec.observation.shape), jnp.uint8),
         prev_action=jnp.full(lead, spec.num_actions, jnp.int32),
@@ -106,7 +131,9 @@ def empty_tokens(lead: tuple[int, ...], spec: Spec, *, sees_coin: bool = False) 
         prev_done=jnp.zeros(lead, bool),
         is_begin=jnp.zeros(lead, bool),
         age=jnp.zeros(lead, jnp.int32),
-        coin=jnp.zeros(lead, bool) if sees_coin else None,
+        coin=jnp.zeros(lead, bool) if shows("coin") else None,
+        replay=jnp.zeros((*lead, NUM_REPLAY_FEATURES), jnp.float32) if shows("replay") else None,
+        seed=jnp.zeros((*lead, NUM_SEED_FEATURES), jnp.float32) if shows("seed") else None,
     )
 
 

@@ -25,19 +25,24 @@ def make_imitator(imitator: config.Imitator, spec: Spec, *, context_steps: int) 
         network = Transformer(imitator, spec, context_steps)
         memory = RingMemory(network) if imitator.attention_steps else RefillMemory(network, block_steps)
     made = assemble(network, memory, block_steps=block_steps, num_actions=spec.num_actions)
-    return made._replace(sees_coin=True) if imitator.sees == "coin" else _blind(made)
+    return _seeing(made, imitator)
 
 
-def _blind(imitator: Imitator) -> Imitator:
-    """The imitator, which never gets to see the coin, whoever hands it one."""
+def _seeing(made: Imitator, imitator: config.Imitator) -> Imitator:
+    """The imitator, which never gets to see more than its config says, whoever hands it what."""
+    hidden = {part: None for part in ("coin", "replay", "seed") if not imitator.shows(part)}
+    sees = {f"sees_{part}": imitator.shows(part) for part in ("coin", "replay", "seed")}
+    if not hidden:
+        return made._replace(**sees)
 
     def without(tokens: StepTokens) -> StepTokens:
-        return tokens.replace(coin=None)
+        return tokens.replace(**hidden)
 
-    return imitator._replace(
-        logits=lambda params, tokens, key: imitator.logits(params, without(tokens), key),
-        prompt=lambda params, memory, tokens, is_there: imitator.prompt(
+    return made._replace(
+        **sees,
+        logits=lambda params, tokens, key: made.logits(params, without(tokens), key),
+        prompt=lambda params, memory, tokens, is_there: made.prompt(
             params, memory, without(tokens), is_there
         ),
-        act=lambda params, memory, tokens: imitator.act(params, memory, without(tokens)),
+        act=lambda params, memory, tokens: made.act(params, memory, without(tokens)),
     )

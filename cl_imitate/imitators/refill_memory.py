@@ -53,7 +53,7 @@ class RefillMemory:
         of, length = self.transformer, self.transformer.context_steps
         heads, layers = of.imitator.num_heads, of.imitator.num_layers
         return Memory(
-            tokens=empty_tokens((num_streams, length), of.spec, sees_coin=of.imitator.sees == "coin"),
+            tokens=empty_tokens((num_streams, length), of.spec, of.imitator),
             is_there=jnp.zeros((num_streams, length), bool),
             keys=(jnp.zeros((num_streams, heads, of.head_size, length), of.cache_dtype),) * layers,
             values=(jnp.zeros((num_streams, heads, length, of.head_size), of.cache_dtype),) * layers,

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from cl_imitate import causes
 from cl_imitate.types import Spec, Transition
 
 
@@ -138,14 +139,9 @@ def make_replay(spec: Spec, *, capacity: int, batch_size: int, kind: str) -> Rep
     def sample(key, rows, cursor):
         newest = cursor.num_added - 1  # the newest row has no follower yet
         available = jnp.minimum(newest, capacity - 1)
-        if kind == "latest":
-            back = jnp.arange(1, batch_size + 1)
-            counts = back <= available
-        else:
-            back = jax.random.randint(key, (batch_size,), 1, jnp.maximum(available, 1) + 1)
-            counts = jnp.broadcast_to(available > 0, (batch_size,))
+        back = causes.draw_back(key, available, batch_size=batch_size, kind=kind)
         index = newest - back
         transition, is_valid = _unpack(layout, rows[index % capacity], rows[(index + 1) % capacity])
-        return transition, (counts & is_valid).astype(jnp.float32)
+        return transition, ((back <= available) & is_valid).astype(jnp.float32)
 
     return Replay(init=init, add=add, restart=restart, sample=sample)

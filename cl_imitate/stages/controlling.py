@@ -1,6 +1,7 @@
 """The stage in which the run's controls are made: what says how far its answers can be believed."""
 
 import pathlib
+import time
 
 from cl_imitate import populations, processes, progress
 from cl_imitate.evaluation import results
@@ -29,7 +30,13 @@ def control_stage(run: Run) -> None:
     with run.folder.stage("control", goes_on=run.folder.goes_on("control"), attempt=keeper.attempt) as facts:
         facts["run"] = list(run.experiment.controls.run)
         for name in run.experiment.controls.run:
+            is_new, begun = keeper.finished(name) is None, time.perf_counter()
             arrays = _measured(run, name, keeper)
+            if is_new:
+                facts.setdefault("took", {})[name] = {
+                    "seconds": round(time.perf_counter() - begun, 2),
+                    "steps": CONTROLS[name].work(run.experiment),
+                }
             results.save_arrays(_path(run, name), arrays, fingerprint=run.folder.fingerprint)
             if run.schedule.notice:
                 assert run.schedule.notice.number is not None

@@ -190,7 +190,7 @@ def _loss_floor(experiment: config.Experiment, spec: Spec) -> float | None:
     has_changed = experiment.fork is not None and experiment.fork.rates_since > 0
     if learner.epsilon_start != learner.epsilon_end or has_changed:
         return None
-    if experiment.imitator.sees == "coin":  # then only what a random action is stays hidden
+    if experiment.imitator.shows("coin"):  # then only what a random action is stays hidden
         return learner.epsilon_end * math.log(spec.num_actions)
     return metrics.policy_entropy(learner.epsilon_end, spec.num_actions)
 

@@ -91,6 +91,7 @@ def evaluate_stage(run: Run) -> None:
         facts["frozen"] = {"sha256_before": before, "sha256_after": after}
         facts["td_updates"] = count.td_updates
         facts["imitator_steps"] = count.imitator_steps
+        facts["seconds_per_step"] = count.seconds_per_step
 
 
 def _read_with_the_others(
@@ -127,6 +128,7 @@ def _of_all_processes(run: Run, cells: list[results.Cell], count: Count) -> tupl
     for file in files:
         file.unlink()
     return joined, Count(
+        timed=count.timed,
         td_updates=sum(updates for updates, _, _ in told),
         imitator_steps=sum(steps for _, steps, _ in told),
         acted={name: {one for _, _, acted in told for one in acted.get(name, ())} for name in told[0][2]},

@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 from cl_imitate import processes
-from cl_imitate.evaluation import results, verdict
+from cl_imitate.config import Experiment
+from cl_imitate.envs import tasks
+from cl_imitate.evaluation import costs, results, verdict
 from cl_imitate.evaluation.controls import registry
 from cl_imitate.stages.controlling import load_controls
 from cl_imitate.stages.run import Run, gate_run, has_own_gate
@@ -46,6 +48,7 @@ def report_stage(run: Run) -> dict[str, Any]:
             controls=registry.answers(experiment, load_controls(run)),
             loss_curves=losses,
         )
+        decided["cost"] = _costs(experiment, cells, stages, decided["controls"])
         run.folder.write_json("verdict.json", decided)
         report.write(
             run.path,
@@ -57,3 +60,13 @@ def report_stage(run: Run) -> dict[str, Any]:
             loss_curves=losses,
         )
     return decided
+
+
+def _costs(experiment: Experiment, cells: list[results.Cell], stages: dict, controls: dict) -> dict[str, Any]:
+    seconds = dict(stages["evaluate"].get("seconds_per_step", {}))
+    took = stages.get("control", {}).get("took", {}).get("learner_posterior")
+    if took:
+        seconds["posterior"] = took["seconds"] / took["steps"]
+    spec = tasks.make(experiment.environment, shapes=experiment.shapes).env.spec
+    posterior = controls.get("learner_posterior")
+    return costs.costs(experiment, spec, cells, seconds_per_step=seconds, posterior=posterior)
