@@ -26,10 +26,11 @@ def curves(points: Sequence[Point], rules: Rules) -> Figure:
     """Against the context: the share of the learning that is imitated, and the departure horizon; a line for each
     value of what else differs. LATER has a row of its own where it is answered."""
     questions = [name for name in _NAMES if name == "process" or _answered(points, name)]
-    groups = horizon.chains(points, "context", least=1)
+    groups = horizon.chains(points, "context") or horizon.chains(points, "context", least=1)
     free = [point for point in points if point.values["memory"] != "transformer"]
-    differ = [axis for axis in horizon.varying(points) if axis not in ("context", "memory")]
-    inks = _inks(points, differ)
+    shown = [point for chain in groups for point in chain.points] + free
+    differ = [axis for axis in horizon.varying(shown) if axis not in ("context", "memory")]
+    inks = _inks(shown, differ)
 
     def draw(canvas: Canvas) -> None:
         rows = canvas.subplots(len(questions), 2, squeeze=False)
@@ -53,6 +54,17 @@ def curves(points: Sequence[Point], rules: Rules) -> Figure:
     )
 
 
+def _beside(number: int, num: int) -> float:
+    """The factor by which the marks of one line of several stand beside those of the others."""
+    return 1.05 ** (number - (num - 1) / 2)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, ... from `low` to `high`."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [tick for power in powers for one in (1, 2, 5) if low <= (tick := one * 10.0**power) <= high]
+
+
 def _inks(points: Sequence[Point], differ: Sequence[str]) -> dict[str, str]:
     labels = dict.fromkeys(_label(point, differ) for point in points)
     return {label: _INKS[number % len(_INKS)] for number, label in enumerate(labels)}
@@ -67,20 +79,26 @@ def _answered(points: Sequence[Point], question: str) -> bool:
 
 
 def _shares(axis, groups: Sequence[Chain], free, question: str, differ, inks: Mapping, rules: Rules) -> None:
-    for _, some in groups:
+    for number, (_, some) in enumerate(groups):
         ink = inks[_label(some[0], differ)]
         shown = [one for one in some if one.of(question).is_answered]
-        _line(axis, shown, "context", question, ink, _label(some[0], differ))
+        places = [one.values["context"] * _beside(number, len(groups)) for one in shown]
+        _line(axis, shown, places, question, ink, _label(some[0], differ))
         _analytic(axis, shown, question, ink)
-    for point in free:
+    for number, point in enumerate(free):
         if point.of(question).is_answered:
-            _mark(axis, _right_of(groups, free), point, question, inks[_label(point, differ)], "D")
-    axis.axhspan(-9, rules.learns_no, color="#FBF1EB", zorder=0)
-    axis.axhspan(rules.learns_yes, 9, color="#EAF4F0", zorder=0)
-    axis.set_ylim(-0.15, 1.3)
+            place = _right_of(groups, free) * _beside(number, len(free))
+            _mark(axis, place, point, question, inks[_label(point, differ)], "D")
+    _share_axis(axis, rules)
     axis.set_ylabel("share of the learner's gain")
     axis.set_title(_NAMES[question])
     _context_axis(axis, groups, free)
+
+
+def _share_axis(axis, rules: Rules) -> None:
+    axis.axhspan(-9, rules.learns_no, color="#FBF1EB", zorder=0)
+    axis.axhspan(rules.learns_yes, 9, color="#EAF4F0", zorder=0)
+    axis.set_ylim(-0.15, 1.3)
 
 
 def _analytic(axis, shown: Sequence[Point], question: str, ink: str) -> None:
@@ -95,8 +113,9 @@ def _analytic(axis, shown: Sequence[Point], question: str, ink: str) -> None:
             axis.plot(contexts, heights, line, color=color, linewidth=1.1, label=label, zorder=1)
 
 
-def _line(axis, shown: Sequence[Point], along: str, question: str, ink: str, label: str, places=None) -> None:
-    places = [one.values[along] for one in shown] if places is None else places
+def _line(
+    axis, shown: Sequence[Point], places: Sequence[float], question: str, ink: str, label: str | None
+) -> None:
     axis.plot(places, [one.of(question).share for one in shown], color=ink, linewidth=1.4, label=label)
     for place, point in zip(places, shown, strict=True):
         _mark(axis, place, point, question, ink, "o")
@@ -111,12 +130,17 @@ def _mark(axis, place: Any, point: Point, question: str, ink: str, marker: str) 
 
 
 def _departures(axis, groups: Sequence[Chain], free, question: str, differ, inks: Mapping) -> None:
-    for _, some in groups:
+    for number, (_, some) in enumerate(groups):
         for point in some:
-            _departure(axis, point.values["context"], point, question, inks[_label(point, differ)])
-    for point in free:
-        _departure(axis, _right_of(groups, free), point, question, inks[_label(point, differ)])
+            place = point.values["context"] * _beside(number, len(groups))
+            _departure(axis, place, point, question, inks[_label(point, differ)])
+    for number, point in enumerate(free):
+        place = _right_of(groups, free) * _beside(number, len(free))
+        _departure(axis, place, point, question, inks[_label(point, differ)])
     axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.set_yticks(_log_ticks(low, high), [figures.steps(tick) for tick in _log_ticks(low, high)])
+    axis.minorticks_off()
     axis.set_ylabel("departs after, steps")
     axis.set_title("Departure horizon")
     _context_axis(axis, groups, free)
@@ -177,6 +201,10 @@ def needed(points: Sequence[Point]) -> Figure | None:
             xlabel="learner's time constant, steps",
             ylabel="needed context, steps",
         )
+        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+        axis.set_xticks(_log_ticks(left, right), [figures.steps(tick) for tick in _log_ticks(left, right)])
+        axis.set_yticks(_log_ticks(low, high), [figures.steps(tick) for tick in _log_ticks(low, high)])
+        axis.minorticks_off()
 
     fitted = "There are fewer than three breaks, so no line is drawn."
     if math.isfinite(line.slope):
@@ -193,7 +221,7 @@ def needed(points: Sequence[Point]) -> Figure | None:
     )
 
 
-def movers(points: Sequence[Point]) -> Figure | None:
+def movers(points: Sequence[Point], rules: Rules) -> Figure | None:
     """A panel for each axis along which points differ: what moves the break, and what does not."""
     axes_here = [axis for axis in horizon.varying(points) if axis != "seed" and horizon.chains(points, axis)]
     if not axes_here:
@@ -203,11 +231,10 @@ def movers(points: Sequence[Point]) -> Figure | None:
         columns = min(3, len(axes_here))
         panels = canvas.subplots(-(-len(axes_here) // columns), columns, squeeze=False, sharey=True).ravel()
         for panel, along in zip(panels, axes_here, strict=False):
-            _moves(panel, points, along)
+            _moves(panel, points, along, rules)
         for panel in panels[len(axes_here) :]:
             panel.set_axis_off()
         panels[0].set_ylabel("share of the learner's gain")
-        panels[0].set_ylim(-0.15, 1.3)
 
     said = [horizon.moved(points, axis) for axis in axes_here]
     alt = "; ".join(
@@ -225,14 +252,15 @@ def movers(points: Sequence[Point]) -> Figure | None:
     )
 
 
-def _moves(panel, points: Sequence[Point], along: str) -> None:
+def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
     made = horizon.chains(points, along)
     values = list(dict.fromkeys(one.values[along] for chain in made for one in chain.points))
     is_number = all(isinstance(value, int | float) for value in values)
     for number, chain in enumerate(made):
         shown = [one for one in chain.points if one.process.is_answered]
         places = [one.values[along] if is_number else values.index(one.values[along]) for one in shown]
-        _line(panel, shown, along, "process", _INKS[number % len(_INKS)], "", places)
+        _line(panel, shown, places, "process", _INKS[number % len(_INKS)], None)
+    _share_axis(panel, rules)
     if is_number and min(values) > 0:
         panel.set_xscale("log")
         panel.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])

@@ -131,9 +131,9 @@ def test_what_moves_the_break_is_told_from_what_does_not():
     found = {axis: horizon.moved(points + few, axis)[:2] for axis in ("context", "width", "learners")}
     assert found == {"context": (4, 4), "width": (5, 0), "learners": (4, 2)}
     said = horizon.findings(points + few)
-    [width] = [one for one in said if one.startswith("The width")]
-    assert "does not change the answer (0 of 5 comparisons)" in width
-    [learners] = [one for one in said if one.startswith("The recorded learners")]
+    [width] = [one for one in said if one.startswith("Width")]
+    assert "does not move the answer (0 of 5 comparisons)" in width
+    [learners] = [one for one in said if one.startswith("Recorded learners")]
     assert "moves the answer (2 of 4 comparisons); at most from 0.30 at 16 to 0.98 at" in learners
 
 
@@ -216,8 +216,8 @@ def test_the_analytic_lines_are_the_window_s_and_the_ceiling_s(monkeypatch):
 def test_every_figure_is_drawn_where_there_is_something_to_draw():
     points = grid()
     assert figures_horizon.needed(points) is not None
-    assert figures_horizon.movers(points) is not None
-    assert figures_horizon.movers(points[:1]) is None
+    assert figures_horizon.movers(points, Rules()) is not None
+    assert figures_horizon.movers(points[:1], Rules()) is None
     assert figures_horizon.surface(points) is None
     surface = [
         dataclasses.replace(point(0.1, tasks=tasks, learners=learners), elsewhere=0.2)

@@ -114,7 +114,7 @@ def needed_context(chain: Chain, question: str = "process") -> Needed:
 def line(points: Sequence[Point]) -> tuple[list[tuple[float, Needed]], Line]:
     """The needed context of PROCESS against the learner's time constant: each chain's, and the line through them."""
     rows = []
-    for chain in chains(points, "context", least=1):
+    for chain in chains(points, "context"):
         taus = [one.tau_steps for one in chain.points if one.tau_steps]
         needed = needed_context(chain)
         if taus and needed != Needed(None, None):
@@ -172,9 +172,12 @@ def told(values: Mapping[str, Any], among: Iterable[str]) -> str:
 
 
 def _break_sentence(points: Sequence[Point]) -> str:
-    differ = [axis for axis in varying(points) if axis != "context"]
+    compared = chains(points, "context")
+    differ = [
+        axis for axis in varying([one for chain in compared for one in chain.points]) if axis != "context"
+    ]
     between, all_suffice, none_suffices = [], [], []
-    for chain in chains(points, "context"):
+    for chain in compared:
         low, high = needed_context(chain)
         where = told(chain.rest, differ) or "here"
         if low is not None and high is not None:
@@ -237,9 +240,10 @@ def _moved_sentence(points: Sequence[Point], axis: str) -> str | None:
         return None
     low, high = (f"{_value(one.values[axis])}" for one in (found.low, found.high))
     rest = told(found.rest, [name for name in varying(points) if name != axis])
-    does = "moves the answer" if found.num_changed else "does not change the answer"
+    does = "moves the answer" if found.num_changed else "does not move the answer"
+    words = AXES[axis]
     return (
-        f"The {AXES[axis]} {does} ({found.num_changed} of {found.num_chains} comparisons); at most from "
+        f"{words[0].upper()}{words[1:]}: {does} ({found.num_changed} of {found.num_chains} comparisons); at most from "
         f"{_share(found.low):.2f} at {low} to {_share(found.high):.2f} at {high}{f' ({rest})' if rest else ''}."
     )
 

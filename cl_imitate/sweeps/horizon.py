@@ -46,7 +46,9 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         said.append(f"{len(folders) - len(done)} of {len(folders)} runs have no result yet.")
     drawn = [
         figures_horizon.curves(points, rules),
-        *(make(points) for make in (figures_horizon.movers, figures_horizon.needed, figures_horizon.surface)),
+        figures_horizon.movers(points, rules),
+        figures_horizon.needed(points),
+        figures_horizon.surface(points),
     ]
     shown = [one for one in drawn if one is not None]
     try:
