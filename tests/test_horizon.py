@@ -35,6 +35,7 @@ VALUES = {
     "epsilon": 0.1,
     "family": "lock",
     "symbols": "fixed",
+    "growth": None,
     "seed": 0,
 }
 
@@ -289,6 +290,19 @@ def test_runs_and_sweeps_go_together(sweep, tmp_path):
     assert horizon.varying(points) == ["context", "ring"]
     assert breaks(points)[24] == Needed(128, 512)
     assert breaks(points)[64] == Needed(512, None)
+
+
+def test_a_place_is_drawn_once_and_a_ring_that_grows_stands_elsewhere(sweep, tmp_path):
+    again = finished(tmp_path / "again", 32, 9.8)
+    said = page.draw([sweep, again], tmp_path / "out")
+    assert "1 more points stand where others do" in said[-1]
+    assert said[0] == page.draw([sweep], tmp_path / "out")[0]
+    grows = Lock(num_positions=24, initial_positions=8, grow_every_steps=96, grow_from_step=128)
+    values = [
+        page.values(synthetic.experiment(environment=one), 32) for one in (grows, Lock(num_positions=24))
+    ]
+    assert {axis for axis in values[0] if values[0][axis] != values[1][axis]} == {"growth"}
+    assert list(values[0]) == [axis for axis in horizon.AXES]
 
 
 def test_what_is_no_sweep_and_what_is_void_are_errors(sweep, tmp_path):

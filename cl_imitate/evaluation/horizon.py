@@ -25,6 +25,7 @@ AXES = {
     "epsilon": "epsilon of the learner",
     "family": "family of tasks",
     "symbols": "symbols",
+    "growth": "growth of the ring",
     "seed": "seed",
 }
 """What points may differ in, in words. Batches and lengths of lives follow from these, and are no axes."""
@@ -67,6 +68,15 @@ class Point:
 
     def of(self, question: str) -> Imitated:
         return self.process if question == "process" else self.later
+
+
+def one_each(points: Iterable[Point]) -> tuple[list[Point], int]:
+    """The first point of each place on the axes, and how many others stand where one stands already."""
+    found: dict[tuple, Point] = {}
+    num = 0
+    for num, point in enumerate(points, start=1):
+        found.setdefault(tuple(point.values.items()), point)
+    return list(found.values()), num - len(found)
 
 
 class Chain(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from cl_imitate import figures_horizon, load_config, report
-from cl_imitate.config import DarkRoom, Experiment, Lock
+from cl_imitate.config import DarkRoom, Environment, Experiment, Lock
 from cl_imitate.evaluation import horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.figures import Figure
@@ -39,11 +39,15 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         raise ValueError(
             f"no point of {', '.join(map(str, paths))} has a result yet. See: cl-imitate show DIR"
         )
-    points = [point for one in done for point in read(one)]
+    points, num_again = horizon.one_each(point for one in done for point in read(one))
     rules = load_config.load(done[0] / "config.toml").rules
     said = horizon.findings(points)
     if len(done) < len(folders):
         said.append(f"{len(folders) - len(done)} of {len(folders)} runs have no result yet.")
+    if num_again:
+        said.append(
+            f"{num_again} more points stand where others do, and are left out; the first of each place is drawn."
+        )
     drawn = [
         figures_horizon.curves(points, rules),
         figures_horizon.movers(points, rules),
@@ -131,8 +135,15 @@ def values(experiment: Experiment, context_steps: int) -> dict[str, Any]:
         "epsilon": learner.epsilon_end,
         "family": getattr(environment, "game", environment.family),
         "symbols": getattr(environment, "symbols", None),
+        "growth": _growth(environment),
         "seed": experiment.seed,
     }
+
+
+def _growth(environment: Environment) -> str | None:
+    if not isinstance(environment, Lock) or not environment.grow_every_steps:
+        return None
+    return f"one in {environment.grow_every_steps} steps from {environment.grow_from_step} on"
 
 
 def _imitated(entry: Mapping[str, Any], horizon_steps: int) -> Imitated:
