@@ -19,6 +19,7 @@ _INKS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882
 _GREY = "#6B6B6B"
 _NAMES = {"process": "PROCESS, from an empty context", "later": "LATER, after the recording stopped"}
 _WIDTH, _HEIGHT = 5.6, 3.5  # inches: of a panel
+_MOST_NAMES = 6  # lines of a panel that are named in it
 _BESIDE = 2.2  # what has no window stands right of the longest context, by this factor
 
 
@@ -255,11 +256,19 @@ def movers(points: Sequence[Point], rules: Rules) -> Figure | None:
 def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
     made = horizon.chains(points, along)
     values = list(dict.fromkeys(one.values[along] for chain in made for one in chain.points))
+    others = [
+        axis for axis in horizon.varying([one for chain in made for one in chain.points]) if axis != along
+    ]
     is_number = all(isinstance(value, int | float) for value in values)
     for number, chain in enumerate(made):
         shown = [one for one in chain.points if one.process.is_answered]
         places = [one.values[along] if is_number else values.index(one.values[along]) for one in shown]
-        _line(panel, shown, places, "process", _INKS[number % len(_INKS)], None)
+        label = horizon.told(chain.rest, [axis for axis in others if chain.rest.get(axis) is not None])
+        _line(
+            panel, shown, places, "process", _INKS[number % len(_INKS)], label.replace("memory ", "") or None
+        )
+    if len(made) <= _MOST_NAMES and others:
+        panel.legend(fontsize=7, loc="best")
     _share_axis(panel, rules)
     if is_number and min(values) > 0:
         panel.set_xscale("log")

@@ -240,7 +240,7 @@ def _window_sentences(points: Sequence[Point]) -> list[str]:
     below = [one for one in short if _ends(one.process)[1] < (one.process.window or 0.0)]
     return [
         f"Of {len(short)} converged points that do not imitate the whole learning, {len(below)} lie wholly below the "
-        "perfect use of their window: there the window holds the knowledge, and not the learning."
+        "perfect use of their window: there it holds more than they make of it."
     ]
 
 
