@@ -265,7 +265,12 @@ def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
         places = [one.values[along] if is_number else values.index(one.values[along]) for one in shown]
         label = horizon.told(chain.rest, [axis for axis in others if chain.rest.get(axis) is not None])
         _line(
-            panel, shown, places, "process", _INKS[number % len(_INKS)], label.replace("memory ", "") or None
+            panel,
+            shown,
+            places,
+            "process",
+            _INKS[number % len(_INKS)],
+            label.replace("memory ", "").replace("_", " ") or None,
         )
     if len(made) <= _MOST_NAMES and others:
         panel.legend(fontsize=7, loc="best")
