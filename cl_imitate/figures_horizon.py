@@ -27,7 +27,9 @@ def curves(points: Sequence[Point], rules: Rules) -> Figure:
     """Against the context: the share of the learning that is imitated, and the departure horizon; a line for each
     value of what else differs. LATER has a row of its own where it is answered."""
     questions = [name for name in _NAMES if name == "process" or _answered(points, name)]
-    groups = horizon.chains(points, "context") or horizon.chains(points, "context", least=1)
+    groups = horizon.chains(points, "context", least=1)
+    if len(groups) > len(_INKS):
+        groups = horizon.chains(points, "context") or groups
     free = [point for point in points if point.values["memory"] != "transformer"]
     shown = [point for chain in groups for point in chain.points] + free
     differ = [axis for axis in horizon.varying(shown) if axis not in ("context", "memory")]
@@ -140,6 +142,8 @@ def _departures(axis, groups: Sequence[Chain], free, question: str, differ, inks
         _departure(axis, place, point, question, inks[_label(point, differ)])
     axis.set_yscale("log")
     low, high = axis.get_ylim()
+    low, high = low / 1.5, high * 1.3  # room, and at least one tick
+    axis.set_ylim(low, high)
     axis.set_yticks(_log_ticks(low, high), [figures.steps(tick) for tick in _log_ticks(low, high)])
     axis.minorticks_off()
     axis.set_ylabel("departs after, steps")

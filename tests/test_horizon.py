@@ -99,7 +99,7 @@ def test_open_points_are_counted_nowhere(converged):
     assert horizon.moved(closed + opened, "context") == horizon.moved(closed, "context")
     said = " ".join(horizon.findings(closed + opened))
     assert "2 of 4 points are open" in said
-    assert "between 32 and 512 steps" in said
+    assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8)" in said
 
 
 def test_the_line_has_the_slope_of_the_breaks():
@@ -266,7 +266,7 @@ def sweep(tmp_path_factory) -> pathlib.Path:
 
 def test_a_sweep_s_folder_becomes_sentences_figures_a_table_and_a_page(sweep, tmp_path, capsys):
     said = page.draw([sweep], tmp_path / "out")
-    assert "between 128 and 512 steps of context" in said[0]
+    assert "becomes yes between 128 (no, 0.0" in said[0]
     assert "1 of 4 points are open" in " ".join(said)
     assert said[-1] == "1 of 5 runs have no result yet."
     assert said[0] in capsys.readouterr().out

@@ -189,9 +189,10 @@ def _break_sentence(points: Sequence[Point]) -> str:
     between, all_suffice, none_suffices = [], [], []
     for chain in compared:
         low, high = needed_context(chain)
-        where = told(chain.rest, differ) or "here"
+        where = told(chain.rest, differ or [axis for axis in ("ring", "room") if chain.rest[axis]]) or "here"
         if low is not None and high is not None:
-            between.append(f"{low} and {high} steps of context ({where})")
+            at = {one.values["context"]: one for one in chain.points}
+            between.append(f"between {_shown(at[low])} and {_shown(at[high])} steps ({where})")
         elif high is not None:
             all_suffice.append(f"{where} from {high} on")
         elif low is not None:
@@ -199,8 +200,8 @@ def _break_sentence(points: Sequence[Point]) -> str:
     parts = []
     if between:
         parts.append(
-            "Between imitating the whole learning from an empty context and not doing so lies a break: between "
-            + "; between ".join(between)
+            "Whether the frozen imitator goes through the whole learning from an empty context turns on its context: "
+            f"PROCESS becomes yes {'; '.join(between)}"
         )
     if all_suffice:
         parts.append(f"every context tried suffices at {'; '.join(all_suffice)}")
@@ -209,6 +210,11 @@ def _break_sentence(points: Sequence[Point]) -> str:
     if not parts:
         return "No context can be compared with another one: no converged points differ in it alone."
     return f"{'. '.join(part[0].upper() + part[1:] for part in parts)}."
+
+
+def _shown(point: Point) -> str:
+    """`128 (no, 0.02)`."""
+    return f"{point.values['context']} ({point.process.answer}, {_share(point):.2f})"
 
 
 def _line_sentences(points: Sequence[Point]) -> list[str]:
