@@ -167,11 +167,35 @@ class Compare:
 
 
 @dataclasses.dataclass(frozen=True)
+class Horizon:
+    """How far frozen imitation goes and what moves the break, from sweeps (and runs) that are done or under way."""
+
+    dirs: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR DIR ...")]
+    """Folders of sweeps, e.g. runs/horizon, or of runs."""
+    out: Annotated[pathlib.Path, tyro.conf.arg(metavar="DIR")] = pathlib.Path("runs/horizon_page")
+    """Where horizon.csv, the figures and index.html go; what was there of these names is replaced."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Envs:
     """The environment families that a config can name."""
 
 
-Command = Run | Simulate | Gate | Train | Evaluate | Control | Report | Fork | Sweep | Show | Compare | Envs
+Command = (
+    Run
+    | Simulate
+    | Gate
+    | Train
+    | Evaluate
+    | Control
+    | Report
+    | Fork
+    | Sweep
+    | Show
+    | Compare
+    | Horizon
+    | Envs
+)
 
 
 def main() -> None:
@@ -233,6 +257,10 @@ def _dispatch(command: Command) -> None:
         from cl_imitate import compare
 
         compare.compare(command.run_dirs, command.out)
+    elif isinstance(command, Horizon):
+        from cl_imitate.sweeps import horizon
+
+        horizon.draw(command.dirs, command.out)
     elif isinstance(command, Sweep):
         set_up_jax()
         _sweep(command)

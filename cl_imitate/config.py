@@ -49,6 +49,7 @@ class Lock:
     symbols: Literal["fixed", "per_task"] = "fixed"  # per_task: drawn anew for each task
     initial_positions: Natural = 0  # open-ended: the ring's size at age 0 (0 = num_positions)
     grow_every_steps: Natural = 0  # open-ended: one more position every so many steps of life (0 = never)
+    grow_from_step: Natural = 0  # open-ended: these steps are counted from this age on
 
 
 @_config

@@ -72,6 +72,32 @@ def test_the_span_starts_at_the_learner_held_there_or_at_random_without_it():
     assert without.learner_gain == pytest.approx(1)
 
 
+def test_where_the_task_grows_gains_count_from_where_the_held_learner_has_fallen_to():
+    falls = np.r_[np.full(4, 10.0), synthetic.rising(10, 2, half_blocks=4.0, blocks=36)]
+    levels = {"learner": 10.0, "learner_held": falls, "imitator": 10.0}
+
+    def open_ended(**changes):
+        cell = synthetic.cell("later", levels | changes, noise=0, blocks=40)
+        return comparisons.growth(cell, RULES, generator(), now_steps=128, own_start=True, is_open_ended=True)
+
+    assert open_ended().ratio.value == pytest.approx(1)
+    assert open_ended().learner_gain == pytest.approx(8 / 9, abs=0.01)
+    assert open_ended(imitator=falls).ratio.value == pytest.approx(0)
+    assert open_ended(imitator=np.linspace(10, 6, 40)).ratio.value == pytest.approx(0.5, abs=0.03)
+    kept = synthetic.cell("later", levels, noise=0, blocks=40)
+    assert growth(kept, own_start=True).learner_gain == pytest.approx(
+        0
+    )  # else, who keeps a level has gained nothing
+
+
+def test_perfect_knowledge_is_told_as_a_share_of_the_learners_gain():
+    assert growth(synthetic.process(learner_end=5.5, noise=0)).ceiling_ratio.value == pytest.approx(
+        2, rel=0.02
+    )
+    unknown = dataclasses.replace(synthetic.process(), ceiling_return=np.full(24, np.nan))
+    assert np.isnan(growth(unknown).ceiling_ratio.value)
+
+
 def test_later_counts_from_the_imitators_own_now():
     levels = {"learner": synthetic.rising(5, 10, blocks=40), "learner_held": 5.0, "imitator": 4.0}
     cell = synthetic.cell("later", levels, noise=0, blocks=40)

@@ -33,8 +33,10 @@ def enumerated(params, epsilon, *, age=0):
     task = jax.tree.map(np.asarray, params)
 
     def active(now):
-        grow = int(task.grow_every_steps)
-        return min(int(task.num_states), int(task.initial_states) + (now // grow if grow else 0))
+        grow, grown = int(task.grow_every_steps), 0
+        if grow and now > task.grow_from_step:
+            grown = (now - int(task.grow_from_step)) // grow
+        return min(int(task.num_states), int(task.initial_states) + grown)
 
     def after(state, action, t, pressed):
         acts = task.presses == 1 or pressed == action
@@ -64,6 +66,12 @@ CASES = {
     "double press": {"presses": np.int32(2), "horizon_steps": np.int32(5)},
     "growing": {"initial_states": np.int32(1), "grow_every_steps": np.int32(2), "start_state": np.int32(0)},
     "without reset": {"resets": np.bool_(False)},
+    "growing later": {
+        "initial_states": np.int32(1),
+        "grow_every_steps": np.int32(1),
+        "grow_from_step": np.int32(1),
+        "resets": np.bool_(False),
+    },
     "growing without reset": {
         "initial_states": np.int32(1),
         "grow_every_steps": np.int32(1),

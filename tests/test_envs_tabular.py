@@ -163,3 +163,35 @@ def test_the_observation_of_key_to_door_does_not_show_the_key():
     returns = run.out.reward.reshape(-1, 50, 64).sum(axis=1)
     assert set(np.unique(returns)) == {0.0, 1.0, 2.0}
     assert family.env.spec.episode_steps == 50
+
+
+@pytest.mark.parametrize("on_wrong", ["stay", "advance", "reset"])
+@pytest.mark.parametrize(("first", "every", "since"), [(2, 8, 0), (3, 16, 40), (2, 1, 64), (6, 5, 200)])
+def test_an_open_ended_lock_lives_as_an_oracle_in_numpy_says(on_wrong, first, every, since):
+    """Its ring has `first` positions until it grows: the oracle holds the ring as a list, and makes it longer."""
+    environment = Lock(
+        num_positions=6,
+        resets=False,
+        on_wrong=on_wrong,
+        symbols="per_task",
+        initial_positions=first,
+        grow_every_steps=every,
+        grow_from_step=since,
+    )
+    family = tasks.make(environment, shapes=SHAPES)
+    params, run = sample(family), rollout(family, sample(family))
+    right = np.asarray(params.reward_probability)[:, :6, :, 0].argmax(axis=2)  # the code, [N, 6]
+    shown = np.asarray(params.observation)[:, :6]
+    num_steps, num_lives = run.action.shape
+    for life in range(0, num_lives, 9):
+        ring, position = list(range(first)), 0
+        for age in range(num_steps):
+            assert run.obs[age, life] == shown[life, position]
+            if age > since and (age - since) % every == 0 and len(ring) < 6:
+                ring.append(len(ring))
+            is_right = run.action[age, life] == right[life, position]
+            assert run.out.reward[age, life] == float(is_right)
+            if is_right or on_wrong == "advance":
+                position = ring[(position + 1) % len(ring)] if position + 1 < len(ring) else ring[0]
+            elif on_wrong == "reset":
+                position = 0

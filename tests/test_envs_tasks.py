@@ -151,6 +151,7 @@ CHANGES = {
     "presses": ("lock", lambda leaf: leaf + 1),
     "initial_states": ("lock", lambda leaf: leaf - 5),
     "grow_every_steps": ("lock_endless", lambda leaf: leaf + 100),
+    "grow_from_step": ("lock_endless", lambda leaf: leaf + 60),
 }
 
 

@@ -15,7 +15,7 @@ from cl_imitate.evaluation import rollouts
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.imitator_arms import imitator_arms
 from cl_imitate.evaluation.learner_arms import learner_arm, learner_arms, transplanted
-from cl_imitate.evaluation.protocols import Protocol
+from cl_imitate.evaluation.protocols import Protocol, protocols
 from cl_imitate.evaluation.scene import Count, Scene, last_episode_end, make_prompt, make_scene, part_name
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
@@ -113,6 +113,22 @@ def test_all_arms_of_a_cell_meet_the_same_coins():
     assert count.td_updates == 2 * 32 * 4  # going on and transplanted; four learners, one update a step
 
 
+def test_the_held_learner_is_followed_to_the_end_where_the_task_grows_and_judged_on_its_first_steps():
+    whole = dataclasses.replace(SPAN, horizon_steps=64, now_steps=16, held_whole=True)
+    found = {
+        name: learner_arms(one, one.snapshot, count=Count(), tick=nothing)
+        for name, one in (
+            ("whole", scene(whole)),
+            ("now", scene(dataclasses.replace(whole, held_whole=False))),
+        )
+    }
+    held = {name: np.isfinite(one.returns["learner_held"]).all(axis=(0, 1)) for name, one in found.items()}
+    assert held["whole"].all()
+    assert not held["now"][-1]
+    jax.tree.map(np.testing.assert_array_equal, found["whole"].held_history, found["now"].held_history)
+    assert found["whole"].held_history.action.shape[1] == 16
+
+
 def test_other_keys_or_another_age_are_other_coins():
     """The test above would see an arm that took its own."""
     [cell], _ = run(scene())
@@ -194,3 +210,13 @@ def test_arms_of_other_words_have_other_names():
     names = {part_name(one, "learner").lower() for one in words}
     assert len(names) == len(words)
     assert all(re.fullmatch(r"[a-z0-9._+-]+", name) for name in names)
+
+
+def test_only_a_family_that_grows_has_its_held_learner_followed_over_all_of_later():
+    for every, is_followed in ((0, False), (16, True)):
+        of = load_config.load(
+            SMOKE, (f"environment.grow_every_steps={every}", "environment.initial_positions=2")
+        )
+        cells = protocols(of)
+        assert [one.held_whole for one in cells if one.name == "now_and_later"] == [is_followed] * 2
+        assert not any(one.held_whole for one in cells if one.name != "now_and_later")

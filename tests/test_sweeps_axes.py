@@ -52,6 +52,33 @@ def test_an_axis_can_set_several_keys_and_need_not_be_quoted(tmp_path):
     ]
 
 
+def test_each_key_of_an_axis_can_have_a_value_of_its_own(tmp_path):
+    points = load(
+        tmp_path,
+        '[sweep.axes]\n"imitator.context_steps, imitator.kind, training.batch_size, learner.hidden" = [\n'
+        '{ each = [64, "transformer", 8, [8, 8]] }, { each = [128, "transformer", 4, [8, 8]] },\n'
+        '{ each = [128, "gru", 4, [8, 8]] }]\nseed = [0, 1]\n',
+    )
+    found = [
+        (one.imitator.context_steps, one.imitator.kind, one.training.batch_size, one.learner.hidden, one.seed)
+        for one in (point.experiment for point in points)
+    ]
+    assert found[::2] == [
+        (64, "transformer", 8, (8, 8), 0),
+        (128, "transformer", 4, (8, 8), 0),
+        (128, "gru", 4, (8, 8), 0),
+    ]
+    assert found[1][-1] == 1
+    # told by as many of the first keys as tell its values apart, each a column of its own in the table
+    assert points[5].values == {"imitator.context_steps": 128, "imitator.kind": "gru", "seed": 1}
+    assert points[5].name == "context_steps=128,kind=gru,seed=1"
+    pairs = load(
+        tmp_path, '[sweep.axes]\n"learner.discount, seed" = [{ each = [0.5, 0] }, { each = [0.9, 1] }]\n'
+    )
+    assert [point.values for point in pairs] == [{"learner.discount": 0.5}, {"learner.discount": 0.9}]
+    assert [point.experiment.seed for point in pairs] == [0, 1]
+
+
 def test_names_are_readable_different_and_safe(tmp_path):
     points = load(
         tmp_path, '[sweep.axes]\n"learner.learning_rate" = [1e-3]\n"training.learning_rate" = [1e-3, 2e-3]\n'
@@ -116,6 +143,12 @@ def test_overrides_change_every_point(tmp_path):
         ),
         ('[sweep.axes]\n"name.x" = [0.5]\n', "sweep.axes: name.x: name is not a table"),
         ("[sweep.axes]\nseed = [1, 2, 1]\n", "the points seed=1 and seed=1 are the same run"),
+        ('[sweep.axes]\n"seed, name" = [{ each = [1] }]\n', "written { each = [...] }, with 2 values in it"),
+        (
+            '[sweep.axes]\n"seed, name" = [{ all = [1, 2] }]\n',
+            "written { each = [...] }, with 2 values in it",
+        ),
+        ('[sweep.axes]\n"seed, name" = [{ each = [1, "a"] }, 3]\n', "write all of them alike"),
     ],
 )
 def test_a_wrong_table_is_an_error_that_names_what_is_wrong(tmp_path, sweep, message):

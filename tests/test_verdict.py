@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from cl_imitate.config import Gate, Imitator, Rules
+from cl_imitate.config import Gate, Imitator, Lock, Rules
 from cl_imitate.evaluation import entries, verdict
 
 RULES = Rules()
@@ -211,6 +211,18 @@ def test_laters_answer_is_that_of_the_configured_fork():
 def test_later_is_stated_in_learner_time_constants_too():
     found = question("later", synthetic.later(5.0), synthetic.process())
     assert found["horizon_time_constants"] == pytest.approx(40 / 3, rel=0.05)
+
+
+@pytest.mark.parametrize(("end", "answer"), [(10.0, "yes"), (2.2, "no"), (5.0, "partial")])
+def test_in_a_ring_that_grows_after_the_fork_who_keeps_up_has_learned(end, answer):
+    """And in one that does not grow, the same learner would have had nothing left to learn."""
+    fallen, followed = (np.r_[np.full(4, 10.0), np.full(36, level)] for level in (2.0, end))
+    levels = {"learner": 10.0, "learner_held": fallen, "imitator": followed}
+    cell = synthetic.cell("later", levels, blocks=40, fork_step=320, start_step=320)
+    grows = synthetic.experiment(environment=Lock(num_positions=8, initial_positions=2, grow_every_steps=64))
+    now = synthetic.now(10.0, 10.0, fork_step=320)
+    assert synthetic.decide([now, cell], grows)["questions"]["later"]["answer"] == answer
+    assert question("later", now, cell)["answer"] == "void"
 
 
 def test_later_says_whether_the_imitator_exceeds_its_data():

@@ -35,7 +35,7 @@ def exact_return(params: TabularParams, epsilon: float, *, age: int = 0) -> np.n
 
 def _num_active(task: TabularParams, age: int) -> np.ndarray:
     growth = np.maximum(task.grow_every_steps, 1)
-    grown = np.where(task.grow_every_steps > 0, age // growth, 0)
+    grown = np.where(task.grow_every_steps > 0, np.maximum(age - task.grow_from_step, 0) // growth, 0)
     return np.asarray(np.minimum(task.num_states, task.initial_states + grown))
 
 

@@ -69,4 +69,5 @@ def tabulate(task: LockTask, config: Lock, shapes: Shapes) -> TabularParams:
         resets=config.resets,
         initial_states=config.initial_positions,
         grow_every_steps=config.grow_every_steps,
+        grow_from_step=config.grow_from_step,
     )

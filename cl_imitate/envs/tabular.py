@@ -25,9 +25,9 @@ class TabularParams:
     `presses` p: an action acts when chosen for the p-th time in a row; until then the state stays and the
     reward is 0; after acting the count restarts. `reward_every` d: reward accumulates, and is paid at every
     d-th step of an episode and at its last (d at most 127, as rewards are stored as int8). Open-ended: with
-    `grow_every_steps` g > 0, only the first `initial_states + age // g` states are active (at most
-    `num_states`); an arrival at an inactive one goes to state 0 instead. With g = 0 the first
-    `initial_states` are active for ever.
+    `grow_every_steps` g > 0, only the first `initial_states + (age - grow_from_step) // g` states are active (at
+    least `initial_states`, at most `num_states`); an arrival at an inactive one goes to state 0 instead. With g = 0
+    the first `initial_states` are active for ever.
     """
 
     next_state: jax.Array  # int16 [S, A, O]
@@ -43,6 +43,7 @@ class TabularParams:
     presses: jax.Array  # int32 []
     initial_states: jax.Array  # int32 []
     grow_every_steps: jax.Array  # int32 []
+    grow_from_step: jax.Array  # int32 []
 
 
 @struct.dataclass(kw_only=True)
@@ -96,6 +97,7 @@ def make_params(
     resets: bool = True,
     initial_states: int = 0,
     grow_every_steps: int = 0,
+    grow_from_step: int = 0,
 ) -> TabularParams:
     """Pads tables [s, A, o] and observations [s] to `shapes`; `initial_states` = 0 means all.
 
@@ -127,12 +129,14 @@ def make_params(
         presses=jnp.int32(1),
         initial_states=jnp.int32(initial_states or num_states),
         grow_every_steps=jnp.int32(grow_every_steps),
+        grow_from_step=jnp.int32(grow_from_step),
     )
 
 
 def num_active_states(params: TabularParams, age: jax.Array) -> jax.Array:
     """int32 []: how many states are open at this age."""
-    grown = jnp.where(params.grow_every_steps > 0, age // jnp.maximum(params.grow_every_steps, 1), 0)
+    growing = jnp.maximum(age - params.grow_from_step, 0)
+    grown = jnp.where(params.grow_every_steps > 0, growing // jnp.maximum(params.grow_every_steps, 1), 0)
     return jnp.minimum(params.num_states, params.initial_states + grown)
 
 

@@ -78,6 +78,7 @@ class Growth:
         Estimate  # both arms from their own first `now_steps`: exactly 1 for a perfect imitator
     )
     window_ratio: Estimate  # r of the best that a memory of the imitator's length can do, where it is known
+    ceiling_ratio: Estimate  # r of perfect knowledge at the learner's epsilon, where it is known
     wiped_gain: Estimate  # the wiped imitator's level over random, as a share of the learner's range
     learner_gain: float  # over the span, as a share of its range (its end over random)
     learner_steps: float  # time constants: steps to half of the arm's own gain; NaN if it has none
@@ -92,7 +93,15 @@ class Growth:
         return self.imitator_steps / self.learner_steps
 
 
-def growth(cell: Cell, rules: Rules, rng: np.random.Generator, *, now_steps: int, own_start: bool) -> Growth:
+def growth(
+    cell: Cell,
+    rules: Rules,
+    rng: np.random.Generator,
+    *,
+    now_steps: int,
+    own_start: bool,
+    is_open_ended: bool = False,
+) -> Growth:
     """Compare the imitator's improvement with the learner's.
 
     The learner starts from the learner held at the start of the span, over the first `now_steps` (if there is no
@@ -100,9 +109,14 @@ def growth(cell: Cell, rules: Rules, rng: np.random.Generator, *, now_steps: int
     first `now_steps`, else (PROCESS) from where the learner starts. As an imitator that improves does so within
     those first steps already, its own start leans against it where `now_steps` is not short beside the learner's
     time constant; `same_window_ratio` shows by how much.
+
+    With `is_open_ended` the task grows within the span, and who only keeps a level has learned: both gains are then
+    counted from the level that the held learner, who stopped learning, has fallen to in the end.
     """
     held = not missing_arms(cell, "learner_held")
     start = start_level(cell, "learner_held", now_steps) if held else cell.random_return[None]
+    if held and is_open_ended:
+        start, own_start = end_level(cell, "learner_held", rules), False
     end = end_level(cell, "learner", rules)
     learner_range = float(value_of(iqm_difference, end, cell.random_return[None]))
 
@@ -145,7 +159,17 @@ def growth(cell: Cell, rules: Rules, rng: np.random.Generator, *, now_steps: int
         departure_steps=departure_steps,
         departure_side=side,
         occupancy_distance=_occupancy_distance(cell, rules, rng),
+        ceiling_ratio=_ceiling_ratio(cell, rules, rng, start, end),
     )
+
+
+def _ceiling_ratio(
+    cell: Cell, rules: Rules, rng: np.random.Generator, start: np.ndarray, end: np.ndarray
+) -> Estimate:
+    if not np.isfinite(cell.ceiling_return).any():
+        return statistics.nothing()
+    gain = cell.ceiling_return[None] - start
+    return _estimate(statistics.iqm_ratio, gain, end - start, cell=cell, rules=rules, rng=rng)
 
 
 def _occupancy_distance(cell: Cell, rules: Rules, rng: np.random.Generator) -> Estimate:

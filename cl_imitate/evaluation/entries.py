@@ -12,6 +12,7 @@ import numpy as np
 from cl_imitate import statistics
 from cl_imitate.config import Experiment, Rules
 from cl_imitate.evaluation import comparisons, metrics
+from cl_imitate.evaluation.protocols import is_open_ended
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.statistics import Estimate
 
@@ -76,6 +77,7 @@ def growth_entry(
         generator_of(experiment, cell),
         now_steps=experiment.evaluation.now_steps,
         own_start=own_start,
+        is_open_ended=own_start and is_open_ended(experiment.environment),
     )
     interval = found.ratio.interval(rules.confidence)
     answer, reason = learns_answer(interval, rules), _few(found.ratio)
@@ -104,6 +106,7 @@ def growth_entry(
         "departure_side": found.departure_side,
         "argmax": _number(found.argmax_ratio, rules),
         "window": _number(found.window_ratio, rules),
+        "ceiling": _number(found.ceiling_ratio, rules),
         "wiped_gain": _number(found.wiped_gain, rules),
         "occupancy_distance": _number(found.occupancy_distance, rules),
         **(

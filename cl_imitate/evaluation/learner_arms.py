@@ -234,9 +234,8 @@ def learner_arms(
     """All arms in which a learner acts."""
     protocol = scene.protocol
     spent = {"count": count, "tick": tick, "keeper": keeper}
-    held = learner_arm(
-        scene, "learner_held", num_steps=protocol.now_steps, hold=True, keeps_history=True, **spent
-    )
+    held_steps = protocol.horizon_steps if protocol.held_whole else protocol.now_steps
+    held = learner_arm(scene, "learner_held", num_steps=held_steps, hold=True, keeps_history=True, **spent)
     returns, visits = {"learner_held": held.returns}, np.zeros_like(held.visits)
     if protocol.goes_on:
         arm = learner_arm(scene, "learner", num_steps=protocol.horizon_steps, **spent)
@@ -251,4 +250,5 @@ def learner_arms(
         arm = learner_arm(scene, "random", num_steps=protocol.now_steps, hold=True, epsilon=1.0, **spent)
         random_level = np.nanmean(arm.returns[0], axis=-1)
     assert held.history is not None
-    return LearnerArms(returns=returns, visits=visits, held_history=held.history, random_level=random_level)
+    now = jax.tree.map(lambda x: x[:, : protocol.now_steps], held.history)
+    return LearnerArms(returns=returns, visits=visits, held_history=now, random_level=random_level)

@@ -23,6 +23,7 @@ class Protocol:
     learner_step: int  # the snapshot from which the learner's arms start
     horizon_steps: int
     now_steps: int  # the held learner is measured for so long
+    held_whole: bool = False  # it is, over the whole horizon: the task grows, and its level falls
     age_step: int | None = None  # MONTH: the age told to the imitator
     wiped: bool = True  # adds the imitator whose context is wiped at every episode
     masked: bool = False  # adds the one that keeps positions but sees no earlier episode
@@ -60,6 +61,7 @@ def protocols(experiment: config.Experiment) -> tuple[Protocol, ...]:
             learner_step=fork,
             horizon_steps=evaluation.later_steps,
             now_steps=evaluation.now_steps,
+            held_whole=is_open_ended(experiment.environment),
         )
         for fork in evaluation.fork_steps
     ]
@@ -98,6 +100,11 @@ def protocols(experiment: config.Experiment) -> tuple[Protocol, ...]:
         for rung in evaluation.rungs
     ]
     return tuple(cells)
+
+
+def is_open_ended(environment: config.Environment) -> bool:
+    """Whether tasks of the family grow during a life, so that there is always something left to learn."""
+    return isinstance(environment, config.Lock) and environment.grow_every_steps > 0
 
 
 def snapshot_steps(experiment: config.Experiment, population: str) -> tuple[int, ...]:

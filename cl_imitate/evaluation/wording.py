@@ -111,7 +111,8 @@ def rules_in_words(rules: Rules) -> dict[str, str]:
         "random where that was not run. The answer is that of an empty context (stage 0); "
         f"{bounds}. Void where the learner gains under {rules.min_learner_gain:.0%} of its range.",
         "later": f"r = the imitator's gain after its own NOW / the learner's gain after the fork: levels in {end}, "
-        f"less the imitator's and the held learner's levels right after the fork; {bounds}. Void at a fork where "
+        f"less the imitator's and the held learner's levels right after the fork; {bounds}. In a task that grows "
+        "after the fork, both are less the held learner's level in the end, where it has fallen. Void at a fork where "
         f"rho at NOW is under {rules.later_min_now_ratio:g}, or the learner gains under "
         f"{rules.min_learner_gain:.0%} of its range.",
         "elsewhere": f"recovered = the imitator's gain over random in {end}, from an empty context / a fresh "

@@ -7,6 +7,7 @@ combine = "product"                  # or "zip": the first values of all axes, t
 seed = [0, 1, 2]
 "learner.learning_rate" = [1e-3, 2e-3]
 "learner.epsilon_start, learner.epsilon_end" = [0.05, 0.1]     # one axis may set several keys
+"environment.num_positions, evaluation.later_steps" = [{ each = [8, 640] }, { each = [16, 1280] }]    # each its own
 """
 
 import copy
@@ -15,6 +16,7 @@ import itertools
 import json
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 from cl_imitate import config, load_config, optimiser
@@ -54,14 +56,15 @@ def load_points(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> list[Poi
     rows = list(
         itertools.product(*axes.values()) if combine == "product" else zip(*axes.values(), strict=True)
     )
+    shown = {axis: _columns(axis, all_values) for axis, all_values in axes.items()}
     points = []
     for row in rows:
-        at = dict(zip(axes, row, strict=True))
         own = copy.deepcopy(values)
-        for axis, value in at.items():
-            for key in _keys(axis):
-                load_config.set_value(own, key, value, origin=f"{path}: sweep.axes: {axis}")
-        told = ", ".join(f"{axis} = {value!r}" for axis, value in at.items())
+        for axis, value in zip(axes, row, strict=True):
+            for key, one in _by_key(axis, value):
+                load_config.set_value(own, key, one, origin=f"{path}: sweep.axes: {axis}")
+        at = {key: one for axis, value in zip(axes, row, strict=True) for key, one in shown[axis](value)}
+        told = ", ".join(f"{axis} = {value!r}" for axis, value in zip(axes, row, strict=True))
         points.append((at, load_config.build(own, origin=f"{path} with {told}")))
     prints = [load_config.fingerprint(experiment) for _, experiment in points]
     for index, one in enumerate(prints):
@@ -110,6 +113,7 @@ def _checked(sweep: Any, *, origin: str) -> tuple[dict[str, list], str]:
             raise ValueError(
                 f"{origin}: sweep.axes: {axis} = {values!r} is not a list of values, for example {axis} = [1, 2]"
             )
+        _check_own_values(axis, values, origin=origin)
     combine = sweep.get("combine", "product")
     if combine not in ("product", "zip"):
         raise ValueError(f'{origin}: sweep.combine = {combine!r}: use "product" or "zip"')
@@ -122,6 +126,22 @@ def _checked(sweep: Any, *, origin: str) -> tuple[dict[str, list], str]:
     return axes, combine
 
 
+def _check_own_values(axis: str, values: list[Any], *, origin: str) -> None:
+    num = len(_keys(axis))
+    for value in values:
+        if isinstance(value, dict) and not (
+            _has_own_values(value) and isinstance(value["each"], list) and len(value["each"]) == num
+        ):
+            raise ValueError(
+                f"{origin}: sweep.axes: {axis} has {value!r} among its values: a value that gives each of its {num} "
+                f"keys its own is written {{ each = [...] }}, with {num} values in it"
+            )
+    if 0 < sum(isinstance(value, dict) for value in values) < len(values):
+        raise ValueError(
+            f"{origin}: sweep.axes: {axis} has values with `each` and without it; write all of them alike"
+        )
+
+
 def _flat(table: dict, above: str = ""):
     for key, value in table.items():
         if isinstance(value, dict):
@@ -132,6 +152,33 @@ def _flat(table: dict, above: str = ""):
 
 def _keys(axis: str) -> list[str]:
     return [key.strip() for key in axis.split(",")]
+
+
+def _has_own_values(value: Any) -> bool:
+    return isinstance(value, dict) and list(value) == ["each"]
+
+
+def _by_key(axis: str, value: Any) -> list[tuple[str, Any]]:
+    """The keys that an axis sets, each with its value."""
+    keys = _keys(axis)
+    return (
+        list(zip(keys, value["each"], strict=True))
+        if _has_own_values(value)
+        else [(key, value) for key in keys]
+    )
+
+
+def _columns(axis: str, values: list[Any]) -> Callable[[Any], list[tuple[str, Any]]]:
+    """How a value of an axis is told: whole; or, where keys have values of their own, by as many of the first keys as
+    tell its values apart."""
+    if not all(map(_has_own_values, values)):
+        return lambda value: [(axis, value)]
+    rows = [value["each"] for value in values]
+    num = next(
+        (num for num in range(1, len(rows[0])) if len({json.dumps(row[:num]) for row in rows}) == len(rows)),
+        len(rows[0]),
+    )
+    return lambda value: _by_key(axis, value)[:num]
 
 
 def _names(points: list[dict[str, Any]]) -> list[str]:

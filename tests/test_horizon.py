@@ -1,0 +1,325 @@
+"""Sweeps whose break is known: where it is found, what is said to move it, and that open points count nowhere."""
+
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from cl_imitate import load_config
+from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
+from cl_imitate.evaluation import horizon
+from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.needed import Needed
+from cl_imitate.run_dir import write_json
+from cl_imitate.sweeps import horizon as page
+from tests import synthetic
+
+NOT_ASKED = Imitated(answer="void", share=None, ci95=(None, None), horizon_steps=640)
+TAU = {8: 100.0, 16: 200.0, 32: 400.0}
+CONTEXTS = (32, 128, 512, 1024)
+VALUES = {
+    "context": 32,
+    "ring": 8,
+    "room": None,
+    "memory": "transformer",
+    "updates": 1500,
+    "width": 64,
+    "layers": 2,
+    "learners": 1500,
+    "tasks": "one each",
+    "pace": 2e-3,
+    "epsilon": 0.1,
+    "family": "lock",
+    "symbols": "fixed",
+    "growth": None,
+    "seed": 0,
+}
+
+
+def point(share: float, *, converged: bool | None = True, window: float = 1.0, **values) -> Point:
+    answer = "yes" if share > 0.6 else "no" if share < 0.05 else "partial"
+    process = Imitated(
+        answer=answer,
+        share=share,
+        ci95=(share - 0.05, share + 0.05),
+        horizon_steps=1920,
+        departure_steps=None if answer == "yes" else 320.0,
+        departure_side=None if answer == "yes" else "behind",
+        window=window,
+        ceiling=1.02,
+    )
+    own = VALUES | values
+    return Point(
+        name=str(values),
+        values=own,
+        converged=converged,
+        tau_steps=TAU.get(own["ring"], 100.0),
+        passes_gate=answer == "yes",
+        process=process,
+        later=NOT_ASKED,
+    )
+
+
+def grid(**shared) -> list[Point]:
+    """The break lies at 1.28 time constants: between 32 and 128, at 256, at 512."""
+    return [
+        point(0.98 if context >= 1.28 * TAU[ring] else 0.01, ring=ring, context=context, **shared)
+        for ring in TAU
+        for context in CONTEXTS
+    ]
+
+
+def breaks(points) -> dict[int, Needed]:
+    return {
+        chain.rest["ring"]: horizon.needed_context(chain)
+        for chain in horizon.chains(points, "context", least=1)
+    }
+
+
+def test_the_break_is_found_between_the_right_contexts():
+    assert breaks(grid()) == {8: Needed(32, 128), 16: Needed(128, 512), 32: Needed(128, 512)}
+    assert breaks([one for one in grid() if one.values["context"] > 128])[8] == Needed(None, 512)
+    assert breaks([one for one in grid() if one.values["context"] < 512])[32] == Needed(128, None)
+
+
+def test_a_yes_below_a_no_is_no_break():
+    found = [point(0.98, context=32), point(0.01, context=128), point(0.98, context=512)]
+    assert breaks(found) == {8: Needed(128, 512)}
+
+
+@pytest.mark.parametrize("converged", [False, None])
+def test_open_points_are_counted_nowhere(converged):
+    closed = [point(0.01, context=32), point(0.98, context=512)]
+    opened = [point(0.98, context=128, converged=converged), point(0.01, context=1024, converged=converged)]
+    assert breaks(closed + opened) == breaks(closed) == {8: Needed(32, 512)}
+    assert horizon.moved(closed + opened, "context") == horizon.moved(closed, "context")
+    said = " ".join(horizon.findings(closed + opened))
+    assert "2 of 4 points are open" in said
+    assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8)" in said
+
+
+def test_the_line_has_the_slope_of_the_breaks():
+    contexts = [2**power for power in range(4, 11)]
+    points = [
+        dataclasses.replace(
+            point(0.98 if context >= tau else 0.01, ring=ring, context=context), tau_steps=float(tau)
+        )
+        for ring, tau in ((8, 48), (16, 96), (24, 192), (32, 384))
+        for context in contexts
+    ]
+    rows, line = horizon.line(points)
+    assert len(rows) == 4
+    assert line.slope == pytest.approx(1.0)
+    assert line.slope_ci95[0] < 1.0 < line.slope_ci95[1]
+    assert "to the power 1.00" in " ".join(horizon.findings(points))
+    assert "three breaks; 2 found" in " ".join(
+        horizon.findings([one for one in points if one.values["ring"] > 16])
+    )
+
+
+def test_what_moves_the_break_is_told_from_what_does_not():
+    points = [
+        point(0.98 if context >= 128 else 0.01, context=context, width=width, learners=learners)
+        for context in (32, 128)
+        for width in (32, 64)
+        for learners in (128, 1500)
+    ]
+    few = [point(0.3, context=128, width=width, learners=16) for width in (32, 64)]
+    found = {axis: horizon.moved(points + few, axis)[:2] for axis in ("context", "width", "learners")}
+    assert found == {"context": (4, 4), "width": (5, 0), "learners": (4, 2)}
+    said = horizon.findings(points + few)
+    [width] = [one for one in said if one.startswith("Width")]
+    assert "does not move the answer (0 of 5 comparisons)" in width
+    [learners] = [one for one in said if one.startswith("Recorded learners")]
+    assert "moves the answer (2 of 4 comparisons); at most from 0.30 at 16 to 0.98 at" in learners
+
+
+def test_answers_whose_intervals_overlap_move_nothing():
+    wide = [point(0.55, context=32), point(0.62, context=128)]
+    assert wide[0].process.answer != wide[1].process.answer
+    assert horizon.moved(wide, "context").num_changed == 0
+
+
+def test_a_break_of_the_window_is_told_from_one_of_the_learning():
+    points = [
+        point(0.01, context=32, window=0.02),
+        point(0.01, context=128, window=0.99),
+        point(0.98, context=512),
+    ]
+    assert "Of 2 converged points that do not imitate the whole learning, 1 lie wholly below" in " ".join(
+        horizon.findings(points)
+    )
+
+
+def test_a_memory_without_a_window_stands_on_no_context():
+    free = point(0.98, context=1024, memory="linear_recurrence")
+    assert breaks([*grid(), free]) == breaks(grid())
+    assert "linear recurrence" in " ".join(horizon.findings([*grid(), free]))
+
+
+def test_without_a_gate_that_passes_nothing_is_claimed():
+    assert "VOID" in " ".join(horizon.findings([point(0.01, context=32), point(0.02, context=128)]))
+    assert "VOID" not in " ".join(horizon.findings(grid()))
+    assert horizon.findings([]) == ["No point has a result yet."]
+
+
+def drawn(monkeypatch, make):
+    """The lines that a figure draws, as (x, y, is filled, marker)."""
+    kept = []
+    original = figures_horizon.draw_figure
+
+    def keep(*args, **kwargs):
+        *some, draw = args
+
+        def also(canvas):
+            draw(canvas)
+            kept.append([line for axis in canvas.axes for line in axis.lines])
+
+        return original(*some, also, **kwargs)
+
+    monkeypatch.setattr(figures_horizon, "draw_figure", keep)
+    figure = make()
+    return figure, kept[-1]
+
+
+def test_open_points_are_drawn_hollow_and_closed_ones_filled(monkeypatch):
+    points = [point(0.01, context=32), point(0.4, context=128, converged=False), point(0.98, context=512)]
+    figure, lines = drawn(monkeypatch, lambda: figures_horizon.curves(points, Rules()))
+    marks = {
+        (line.get_xdata()[0], line.get_ydata()[0]): line.get_markerfacecolor() == "white"
+        for line in lines
+        if line.get_marker() in ("o", "v", "s")
+    }
+    assert {place: hollow for place, hollow in marks.items() if place[1] <= 1} == {
+        (32, 0.01): False,
+        (128, 0.4): True,
+        (512, 0.98): False,
+    }
+    assert (32, 320.0) in marks  # departs
+    assert (512, 1920) in marks  # does not within the horizon
+    assert figure.png.startswith(b"\x89PNG")
+
+
+def test_the_analytic_lines_are_the_window_s_and_the_ceiling_s(monkeypatch):
+    points = [point(0.01, context=32, window=0.2), point(0.98, context=512, window=0.9)]
+    _, lines = drawn(monkeypatch, lambda: figures_horizon.curves(points, Rules()))
+    by_style = {
+        line.get_linestyle(): list(line.get_ydata()) for line in lines if list(line.get_xdata()) == [32, 512]
+    }
+    assert by_style[":"] == [0.2, 0.9]
+    assert by_style["--"] == [1.02, 1.02]
+
+
+def test_every_figure_is_drawn_where_there_is_something_to_draw():
+    points = grid()
+    assert figures_horizon.needed(points) is not None
+    assert figures_horizon.movers(points, Rules()) is not None
+    assert figures_horizon.movers(points[:1], Rules()) is None
+    assert figures_horizon.surface(points) is None
+    surface = [
+        dataclasses.replace(point(0.1, tasks=tasks, learners=learners), elsewhere=0.2)
+        for tasks in (16, 64)
+        for learners in (64, 256)
+    ]
+    assert figures_horizon.surface(surface) is not None
+
+
+def test_figures_draw_the_same_bits_again():
+    assert figures_horizon.curves(grid(), Rules()).png == figures_horizon.curves(grid(), Rules()).png
+
+
+def finished(
+    path: pathlib.Path, context: int, end: float, *, ring: int = 24, converged: bool = True
+) -> pathlib.Path:
+    """A run's folder, whose verdict is decided from synthetic cells: PROCESS ends at `end`."""
+    of = synthetic.experiment(
+        environment=Lock(num_positions=ring),
+        imitator=Imitator(context_steps=context, refill_steps=8),
+        evaluation=Evaluation(fork_steps=(640,), later_fork_step=640, block_steps=32),
+        simulation=Simulation(num_recorded=64),
+    )
+    losses = np.r_[np.linspace(1.0, 0.5, 8), np.full(8, 0.5)] if converged else np.linspace(1.0, 0.2, 16)
+    curve = {"context_steps": context, "fork_step": 640, "held_out_loss": [losses], "floor": None}
+    cells = synthetic.cells(context, process_end=end)
+    path.mkdir(parents=True)
+    (path / "config.toml").write_text(load_config.dump(of))
+    (path / "verdict.json").write_text(json.dumps(synthetic.decide(cells, of, loss_curves=[curve])))
+    return path
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> pathlib.Path:
+    """Four contexts; the second one's training had not converged; a fifth has no result."""
+    path = tmp_path_factory.mktemp("sweep")
+    given = {32: (1.2, True), 64: (9.8, False), 128: (1.3, True), 512: (9.8, True)}
+    names = [f"context_steps={context}" for context in (*given, 1024)]
+    for context, (end, converged) in given.items():
+        finished(path / "points" / f"context_steps={context}", context, end, converged=converged)
+    points = [{"name": name, "values": {}, "fingerprint": "f"} for name in names]
+    write_json(path / "sweep.json", {"axes": [], "points": points})
+    return path
+
+
+def test_a_sweep_s_folder_becomes_sentences_figures_a_table_and_a_page(sweep, tmp_path, capsys):
+    said = page.draw([sweep], tmp_path / "out")
+    assert "becomes yes between 128 (no, 0.0" in said[0]
+    assert "1 of 4 points are open" in " ".join(said)
+    assert said[-1] == "1 of 5 runs have no result yet."
+    assert said[0] in capsys.readouterr().out
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "horizon.csv").read_text())))
+    assert [(row["context"], row["process.answer"], row["converged"]) for row in rows] == [
+        ("32", "no", "True"),
+        ("64", "yes", "False"),
+        ("128", "no", "True"),
+        ("512", "yes", "True"),
+    ]
+    assert float(rows[0]["process.ceiling"]) == pytest.approx(1.0, abs=0.05)
+    html = (tmp_path / "out" / "index.html").read_text()
+    assert said[0] in html
+    assert html.count("data:image/png;base64,") == 3
+    assert (tmp_path / "out" / "horizon.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_and_sweeps_go_together(sweep, tmp_path):
+    one = finished(tmp_path / "run", 512, 1.3, ring=64)
+    points = [point for folder in (*page._runs(sweep)[:4], one) for point in page.read(folder)]
+    assert horizon.varying(points) == ["context", "ring"]
+    assert breaks(points)[24] == Needed(128, 512)
+    assert breaks(points)[64] == Needed(512, None)
+
+
+def test_a_place_is_drawn_once_and_a_ring_that_grows_stands_elsewhere(sweep, tmp_path):
+    again = finished(tmp_path / "again", 32, 9.8)
+    said = page.draw([sweep, again], tmp_path / "out")
+    assert "1 more points stand where others do" in said[-1]
+    assert said[0] == page.draw([sweep], tmp_path / "out")[0]
+    grows = Lock(num_positions=24, initial_positions=8, grow_every_steps=96, grow_from_step=128)
+    values = [
+        page.values(synthetic.experiment(environment=one), 32) for one in (grows, Lock(num_positions=24))
+    ]
+    assert {axis for axis in values[0] if values[0][axis] != values[1][axis]} == {"growth"}
+    assert list(values[0]) == [axis for axis in horizon.AXES]
+
+
+def test_what_is_no_sweep_and_what_is_void_are_errors(sweep, tmp_path):
+    with pytest.raises(ValueError, match="neither a sweep nor a run"):
+        page.draw([tmp_path], tmp_path / "out")
+    with pytest.raises(ValueError, match="given nothing"):
+        page.draw([], tmp_path / "out")
+    one = finished(tmp_path / "run", 512, 9.8)
+    decided = json.loads((one / "verdict.json").read_text())
+    (one / "verdict.json").write_text(
+        json.dumps(decided | {"void": ["the gate failed: x", "parameters changed"]})
+    )
+    with pytest.raises(ValueError, match="is void: parameters changed"):
+        page.read(one)
+    (one / "verdict.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"damaged.*report --again"):
+        page.read(one)
+    (one / "verdict.json").unlink()
+    with pytest.raises(ValueError, match="has a result yet"):
+        page.draw([one], tmp_path / "out")
