@@ -99,6 +99,9 @@ def test_open_points_are_counted_nowhere(converged):
     assert horizon.moved(closed + opened, "context") == horizon.moved(closed, "context")
     said = " ".join(horizon.findings(closed + opened))
     assert "2 of 4 points are open" in said
+    assert "a longer training may yet find more (none was tried here)" in said
+    longer = [*closed, point(0.98, context=32, updates=6000)]
+    assert "(see what the updates move)" in " ".join(horizon.findings(longer))
     assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8)" in said
 
 

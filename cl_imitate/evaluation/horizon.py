@@ -60,6 +60,9 @@ class Point:
     passes_gate: bool | None
     process: Imitated
     later: Imitated
+    above_floor: float | None = (
+        None  # nats of held-out cross-entropy over that of the learner's greedy action known
+    )
     elsewhere: float | None = None  # recovered on rung 2b, where that was asked
 
     @property
@@ -292,6 +295,12 @@ def _open_sentences(points: Sequence[Point]) -> list[str]:
     said = [f"{gates} of {len(points)} points pass their own gate."]
     if not gates:
         said = ["VOID: no point passes its own gate, so nothing shows that a yes could be seen here."]
+    if len(opened) < len(points):
+        longer = "see what the updates move" if "updates" in varying(points) else "none was tried here"
+        said.append(
+            "Converged means that the loss on unseen learners fell no more over the last quarter of a point's updates; "
+            f"a longer training may yet find more ({longer})."
+        )
     if opened:
         said.append(
             f"{len(opened)} of {len(points)} points are open: training had not converged, or was measured too seldom "

@@ -100,9 +100,7 @@ def read(path: pathlib.Path) -> list[Point]:
 
 def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> Iterator[Point]:
     last = experiment.recorded_steps
-    converged = {
-        one["context_steps"]: one["converged"] for one in decided["training"] if one["fork_step"] == last
-    }
+    trained = {one["context_steps"]: one for one in decided["training"] if one["fork_step"] == last}
     for context, questions in decided["contexts"].items():
         stages = questions["process"].get("stages", ())
         first = next((one for one in stages if one["stage_step"] == 0), {})
@@ -110,7 +108,8 @@ def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> It
         yield Point(
             name=name,
             values=values(experiment, int(context)),
-            converged=converged.get(int(context)),
+            converged=trained.get(int(context), {}).get("converged"),
+            above_floor=trained.get(int(context), {}).get("above_floor"),
             tau_steps=first.get("learner_time_constant_steps"),
             passes_gate=decided["gate"]["passed"],
             process=_imitated(first or _NOT_ASKED, last),
@@ -169,6 +168,7 @@ def to_csv(points: Sequence[Point]) -> str:
             "point": point.name,
             **point.values,
             "converged": point.converged,
+            "above_floor_nats": point.above_floor,
             "learner_time_constant_steps": point.tau_steps,
             "passes_gate": point.passes_gate,
             "rung_2b": point.elsewhere,
