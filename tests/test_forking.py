@@ -74,7 +74,7 @@ def history(run, name):
 def assert_same_histories(one: Run, other: Run, start=0, end=None):
     for name in NAMES:
         a, b = history(one, name), history(other, name)
-        for field in a.__dataclass_fields__:
+        for field in a.__dataclass_fields__.keys() - {"causes"}:
             np.testing.assert_array_equal(getattr(a, field)[:, start:end], getattr(b, field)[:, start:end])
 
 
@@ -110,7 +110,7 @@ def test_the_joined_store_is_read_in_windows_too(fork, longer):
     one, other = (open_history(run, "recorded", spec) for run in (fork, longer))
     for start, length in ((0, 10), (60, 10), (63, 1), (64, 1), (64, 64), (0, 128), (100, 28)):
         found, expected = one.window(2, start, length), other.window(2, start, length)
-        for field in found.__dataclass_fields__:
+        for field in found.__dataclass_fields__.keys() - {"causes"}:
             np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
     with pytest.raises(IndexError, match="128 steps"):
         one.window(0, 100, 29)
