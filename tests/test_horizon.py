@@ -14,6 +14,7 @@ from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
 from cl_imitate.evaluation import horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.evaluation.needed import Needed
+from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.run_dir import write_json
 from cl_imitate.sweeps import horizon as page
 from tests import synthetic

@@ -169,7 +169,7 @@ def _ceiling_ratio(
     if not np.isfinite(cell.ceiling_return).any():
         return statistics.nothing()
     gain = cell.ceiling_return[None] - start
-    return _estimate(statistics.iqm_ratio, gain, end - start, cell=cell, rules=rules, rng=rng)
+    return estimate(statistics.iqm_ratio, gain, end - start, cell=cell, rules=rules, rng=rng)
 
 
 def _occupancy_distance(cell: Cell, rules: Rules, rng: np.random.Generator) -> Estimate:
