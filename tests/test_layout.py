@@ -18,10 +18,10 @@ RANKS = """
 1: run_dir attempt progress sharding
 1: blocks seating optimiser evaluation/needed evaluation/horizon
 2: envs/* learners/* imitators/* figures/* keeper trainees
-3: report envs/tasks simulate train cost imitators/learner_posterior executed
+3: envs/tasks simulate train cost imitators/learner_posterior executed
 4: evaluation/protocols evaluation/answers evaluation/entries evaluation/gate evaluation/wording
 4: evaluation/distances populations spread visibility
-5: evaluation/* block_size
+5: evaluation/* block_size report
 6: feeds show compare excess evaluation/controls/*
 7: stages/*
 8: sweeps/*

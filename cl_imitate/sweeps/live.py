@@ -12,7 +12,7 @@ import rich.live
 import rich.table
 import rich.text
 
-from cl_imitate.evaluation.verdict import number
+from cl_imitate.evaluation.wording import number
 from cl_imitate.run_dir import STAGES
 from cl_imitate.sweeps.folder import SweepDir
 
