@@ -15,7 +15,7 @@ RANKS = """
 0: processes
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/results load_config checkpoint run_dir attempt progress sharding
-1: blocks seating optimiser evaluation/needed evaluation/horizon
+1: blocks seating optimiser evaluation/needed evaluation/horizon evaluation/findings
 2: envs/* learners/* imitators/* figures report keeper comparison_figure trainees figures_posterior
 2: figures_horizon
 3: envs/tasks simulate train cost imitators/learner_posterior
