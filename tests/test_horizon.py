@@ -11,7 +11,7 @@ import pytest
 
 from cl_imitate import load_config
 from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
-from cl_imitate.evaluation import horizon
+from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.evaluation.needed import Needed
 from cl_imitate.figures import horizon as figures_horizon
@@ -98,11 +98,11 @@ def test_open_points_are_counted_nowhere(converged):
     opened = [point(0.98, context=128, converged=converged), point(0.01, context=1024, converged=converged)]
     assert breaks(closed + opened) == breaks(closed) == {8: Needed(32, 512)}
     assert horizon.moved(closed + opened, "context") == horizon.moved(closed, "context")
-    said = " ".join(horizon.findings(closed + opened))
+    said = " ".join(findings.findings(closed + opened))
     assert "2 of 4 points are open" in said
     assert "a longer training may yet find more (none was tried here)" in said
     longer = [*closed, point(0.98, context=32, updates=6000)]
-    assert "(see what the updates move)" in " ".join(horizon.findings(longer))
+    assert "(see what the updates move)" in " ".join(findings.findings(longer))
     assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8)" in said
 
 
@@ -119,9 +119,9 @@ def test_the_line_has_the_slope_of_the_breaks():
     assert len(rows) == 4
     assert line.slope == pytest.approx(1.0)
     assert line.slope_ci95[0] < 1.0 < line.slope_ci95[1]
-    assert "to the power 1.00" in " ".join(horizon.findings(points))
+    assert "to the power 1.00" in " ".join(findings.findings(points))
     assert "three breaks; 2 found" in " ".join(
-        horizon.findings([one for one in points if one.values["ring"] > 16])
+        findings.findings([one for one in points if one.values["ring"] > 16])
     )
 
 
@@ -135,7 +135,7 @@ def test_what_moves_the_break_is_told_from_what_does_not():
     few = [point(0.3, context=128, width=width, learners=16) for width in (32, 64)]
     found = {axis: horizon.moved(points + few, axis)[:2] for axis in ("context", "width", "learners")}
     assert found == {"context": (4, 4), "width": (5, 0), "learners": (4, 2)}
-    said = horizon.findings(points + few)
+    said = findings.findings(points + few)
     [width] = [one for one in said if one.startswith("Width")]
     assert "does not move the answer (0 of 5 comparisons)" in width
     [learners] = [one for one in said if one.startswith("Recorded learners")]
@@ -155,20 +155,20 @@ def test_a_break_of_the_window_is_told_from_one_of_the_learning():
         point(0.98, context=512),
     ]
     assert "Of 2 converged points that do not imitate the whole learning, 1 lie wholly below" in " ".join(
-        horizon.findings(points)
+        findings.findings(points)
     )
 
 
 def test_a_memory_without_a_window_stands_on_no_context():
     free = point(0.98, context=1024, memory="linear_recurrence")
     assert breaks([*grid(), free]) == breaks(grid())
-    assert "linear recurrence" in " ".join(horizon.findings([*grid(), free]))
+    assert "linear recurrence" in " ".join(findings.findings([*grid(), free]))
 
 
 def test_without_a_gate_that_passes_nothing_is_claimed():
-    assert "VOID" in " ".join(horizon.findings([point(0.01, context=32), point(0.02, context=128)]))
-    assert "VOID" not in " ".join(horizon.findings(grid()))
-    assert horizon.findings([]) == ["No point has a result yet."]
+    assert "VOID" in " ".join(findings.findings([point(0.01, context=32), point(0.02, context=128)]))
+    assert "VOID" not in " ".join(findings.findings(grid()))
+    assert findings.findings([]) == ["No point has a result yet."]
 
 
 def drawn(monkeypatch, make):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cl_imitate.config import Rules
-from cl_imitate.evaluation import horizon
+from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import AXES, Chain, Point
 from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures.canvas import Canvas, Figure, draw_figure
@@ -51,7 +51,7 @@ def curves(points: Sequence[Point], rules: Rules) -> Figure:
         "finding. Right, the steps after which the imitator departs from the learner: downwards where it falls behind, "
         "upwards where it is ahead; a square on a dotted stem has not departed within the horizon. Filled: training "
         "had converged.",
-        " ".join(horizon.findings(points)[:1]),
+        " ".join(findings.findings(points)[:1]),
         draw,
         size=(2 * _WIDTH, _HEIGHT * len(questions) + 0.6),
     )

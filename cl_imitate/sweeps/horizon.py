@@ -15,7 +15,7 @@ import jinja2
 
 from cl_imitate import load_config, report
 from cl_imitate.config import DarkRoom, Environment, Experiment, Lock
-from cl_imitate.evaluation import horizon
+from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures.canvas import Figure
@@ -42,7 +42,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         )
     points, num_again = horizon.one_each(point for one in done for point in read(one))
     rules = load_config.load(done[0] / "config.toml").rules
-    said = horizon.findings(points)
+    said = findings.findings(points)
     if len(done) < len(folders):
         said.append(f"{len(folders) - len(done)} of {len(folders)} runs have no result yet.")
     if num_again:
