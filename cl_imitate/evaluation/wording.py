@@ -36,7 +36,7 @@ _CONTROLS = (
     (("test_time_training",), "test-time training (the imitator's weights unfrozen)"),
 )
 _BESIDE = (
-    "visibility ladder (epsilon coin, replay indices, initialisation seed shown to the imitator)",
+    "the other rungs of imitator.sees (epsilon coin, replay indices, initialisation shown to the imitator, or not)",
     "sweep of model size, data and training steps until held-out cross-entropy stops falling",
 )
 
