@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-TIMES = {"seconds", "compile_seconds", "started", "time", "attempts", "saving", "first_step_seconds"}
+TIMES = {"seconds", "compile_seconds", "started", "time", "attempts", "saving"} | {
+    "first_step_seconds",
+    "seconds_per_step",
+    "took",
+}
 
 
 def without_times(value: Any) -> Any:
