@@ -122,9 +122,9 @@ def whole(rows: list[dict]) -> dict:
         "seconds": round(seconds, 1),
         "saves": saves,
         "share": round(saving / seconds, 5),
-        f"share_every_{USUAL_SECONDS:.0f}_s_by_what_a_save_took": round(
-            saving / max(saves, 1) / USUAL_SECONDS, 5
-        ),
+        f"share_every_{USUAL_SECONDS:.0f}_s_by_what_a_save_took": round(saving / saves / USUAL_SECONDS, 5)
+        if saves
+        else None,
         "load": pathlib.Path("/proc/loadavg").read_text().split()[:3],
     }
 
@@ -155,9 +155,14 @@ def pairs(folder: pathlib.Path, overrides: tuple[str, ...], arguments: argparse.
         found = {every: stage(f"{number}_{every:.0f}", every) for every in order}
         without, with_saves = found[0.0], found[arguments.pair_every]
         saves.append(with_saves["saving"]["saves"])
+        if not saves[-1]:
+            raise SystemExit(
+                f"no save fell into the {with_saves['seconds']:.1f} s of a stage: give a --pair-every below that, or more "
+                "--pair-steps"
+            )
         ratios.append(with_saves["seconds"] / without["seconds"])
-        extra.append((with_saves["seconds"] - without["seconds"]) / max(saves[-1], 1))
-        waited.append(with_saves["saving"]["seconds"] / max(saves[-1], 1))
+        extra.append((with_saves["seconds"] - without["seconds"]) / saves[-1])
+        waited.append(with_saves["saving"]["seconds"] / saves[-1])
     return {
         "bench": "resume_costs",
         "stage": "simulate, with and without saves in turn",
