@@ -245,6 +245,15 @@ def _check_fork(experiment: config.Experiment, fork: config.Fork, need: Need) ->
             )
 
 
+_COUNTS_LATER = (
+    "learner_posterior",
+    "learner_posterior_without_truth",
+    "sham",
+    "shuffled",
+    "reward_masked",
+    "test_time_training",
+)
+"""The controls with a figure of LATER that is counted as in tasks that do not grow."""
 _SHOW_CAUSES = ("learner_posterior", "learner_posterior_without_truth", "novelty")
 """The controls that no imitator reads anything else in than what it read in training."""
 
@@ -300,6 +309,14 @@ def _control_problem(experiment: config.Experiment) -> str | None:
         return (
             f'controls.run holds {marginal[0]}, which knows nothing of the coin, and imitator.sees = "coin". Leave the '
             "control out"
+        )
+    in_later = [name for name in run if name in _COUNTS_LATER]
+    fork = evaluation.later_fork_step
+    lock = experiment.environment
+    if in_later and isinstance(lock, config.Lock) and lock.grows(fork, fork + evaluation.later_steps):
+        return (
+            f"controls.run holds {in_later[0]}, which counts LATER from the imitator's own start, and tasks that grow "
+            "after the fork have it counted from where the held learner has fallen to. Leave the control out"
         )
     from_birth = [name for name in run if name.startswith("learner_posterior") or name == "pace"]
     if from_birth and experiment.fork is not None and experiment.fork.rates_since > 0:

@@ -101,7 +101,7 @@ def load(path: pathlib.Path, like: Any) -> Any:
     )
     is_alone = (path / _ALONE).exists()
     if not is_alone:
-        processes.exchange(f"reads {path}")  # orbax would not wait for ever
+        processes.exchange(f"reads {path.absolute()}")  # orbax would not wait for ever
     try:
         if is_alone:
             return _load_leaves(path, like)

@@ -210,7 +210,7 @@ def main() -> None:
     except (ValueError, FileExistsError) as error:
         _end(2, f"error: {error}")
     except InterruptedRunError as interrupted:
-        _end(interrupted.exit_code, f"{interrupted}")
+        _end(interrupted.exit_code, f"{interrupted}", saved=True)
     except FloatingPointError as error:
         _end(1, f"error: {error}")
     except Exception as error:
@@ -219,12 +219,12 @@ def main() -> None:
         _end(1, _told_by_one_of_several(error))
 
 
-def _end(code: int, message: str) -> NoReturn:
+def _end(code: int, message: str, *, saved: bool = False) -> NoReturn:
     print(message, file=sys.stderr, flush=True)
     if _is_one_of_several():
         from cl_imitate import processes
 
-        processes.leave(code)
+        processes.leave(code, saved=saved)
     sys.exit(code)
 
 
@@ -388,7 +388,7 @@ def _open(command: StageArguments | Fork, notice: Notice):
     """The run that a command works on and, where one is named, the run that it was forked from."""
     from cl_imitate import load_config, processes
     from cl_imitate.keeper import Schedule
-    from cl_imitate.stages.run import check_runnable, open_stage_run
+    from cl_imitate.stages.run import check_for_a_job, check_runnable, open_stage_run
 
     experiment, origin, parent = _forked(command) if isinstance(command, Fork) else _configured(command)
     check_runnable(experiment, origin)
@@ -403,9 +403,17 @@ def _open(command: StageArguments | Fork, notice: Notice):
         from cl_imitate.stages.parent import unnamed
 
         raise ValueError(unnamed(folder, experiment.fork))
+    processes.check_equal("command", _told(command))
     processes.check_equal("configuration", load_config.fingerprint(experiment))
     processes.check_equal("--run-dir", str(folder.absolute()))
+    check_for_a_job(experiment, origin)
     return open_stage_run(experiment, folder, origin, schedule), parent
+
+
+def _told(command: StageArguments | Fork) -> str:
+    """What a command does with what is there already."""
+    flags = [name for name in ("again", "resume") if getattr(command, name, False)]
+    return " --".join([type(command).__name__.lower(), *flags])
 
 
 def _forked(command: Fork):

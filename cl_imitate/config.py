@@ -51,6 +51,15 @@ class Lock:
     grow_every_steps: Natural = 0  # open-ended: one more position every so many steps of life (0 = never)
     grow_from_step: Natural = 0  # open-ended: these steps are counted from this age on
 
+    def grows(self, first_step: int, last_step: int) -> bool:
+        """Whether the ring is larger at the second age than at the first."""
+
+        def size(age: int) -> int:
+            grown = max(age - self.grow_from_step, 0) // self.grow_every_steps
+            return min(self.num_positions, (self.initial_positions or self.num_positions) + grown)
+
+        return self.grow_every_steps > 0 and size(last_step) > size(first_step)
+
 
 @_config
 class DarkRoom:

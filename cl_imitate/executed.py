@@ -17,8 +17,6 @@ GRU's products with its state are in the loop over steps: 0.85, 0.85. Of a linea
 convolution are not counted: 1.13, 1.07. `cost` stays the figure for both.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
@@ -66,11 +64,6 @@ def learner_flops(learner: config.Learner, spec: Spec) -> float:
     rest = num_weights * a_weight + learner.batch_size * a_sample
     an_act = 2.0 * units + 4 * _DRAW  # two keys, a coin and an action
     return cost.learning(learner, spec).flops_per_step + updates * rest + an_act
-
-
-def posterior_flops(learners: Sequence[config.Learner], spec: Spec) -> float:
-    """Of learners that all live on one stream."""
-    return sum(learner_flops(learner, spec) for learner in learners)
 
 
 def touched_keys(context_steps: int, reach: int) -> float:

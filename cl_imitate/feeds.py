@@ -71,11 +71,6 @@ class Streamed:
         self._devices: sharding.Devices | None = None
         self.train_devices: sharding.Devices | None = None
         if experiment.training.stream_devices == "split":
-            if processes.count() > 1:
-                raise ValueError(
-                    'training.stream_devices = "split" is for one process, and this is one of '
-                    f'{processes.count()}. Use "shared".'
-                )
             self._devices, self.train_devices = sharding.halves()
         self.best: dict[int, float] = {}
         if held_out is None:

@@ -6,8 +6,10 @@ another one is told to stop, or ends. So nobody waits for ever (a process that i
 `HEARTBEAT_SECONDS`, and jax then ends the others).
 """
 
+import contextlib
 import itertools
 import json
+import math
 import os
 import sys
 import time
@@ -201,21 +203,27 @@ def make_notice() -> Notice:
     return _notices[-1]
 
 
-def leave(code: int) -> NoReturn:
+def leave(code: int, *, saved: bool = False) -> NoReturn:
     """End this process and let the others know; of a job of one, only the former.
 
-    Not by way of jax's own farewell, which waits for all processes. The first one, on which the store of words hangs,
-    gives the others some time to go before it.
+    With `saved`, after a notice, all of them leave together, however long the last one's save takes: jax ends the
+    others a minute after one is gone, and a launcher may do so at once. Else nobody is waited for, but by the first
+    process, on which the store of words hangs, for a while. (Not by way of jax's own farewell, which always waits.)
     """
     if count() == 1:
         sys.exit(code)
     client = _client()
     client.key_value_set(f"{_ROOM}/ended", str(index()), allow_overwrite=True)
     client.key_value_set(f"{_ROOM}/left/{index()}", "")
-    if is_first():
-        until = time.monotonic() + _WAIT_FOR_LEAVING_SECONDS
-        while len(client.key_value_dir_get(f"{_ROOM}/left/")) < count() and time.monotonic() < until:
-            time.sleep(0.05)
+    if saved or is_first():
+        until = math.inf if saved else time.monotonic() + _WAIT_FOR_LEAVING_SECONDS
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # the first one, and the store with it, is gone
+            while len(client.key_value_dir_get(f"{_ROOM}/left/")) < count() and time.monotonic() < until:
+                time.sleep(0.05)
+    if saved and is_first():
+        time.sleep(
+            _LOOK_EVERY_SECONDS
+        )  # or the store of words is gone before the others have read that all are there
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -68,6 +68,7 @@ class RunDir:
 
     def forget(self, stage: str) -> None:
         """A stage and all later ones count as not done; what they left is removed when they are done again."""
+        processes.exchange(f"to forget {stage}")
         if processes.is_first():
             self._forget(stage)
         processes.exchange("forgotten")

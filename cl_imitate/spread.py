@@ -42,6 +42,16 @@ def make_mesh(num_members: int, training: config.Training, devices: sharding.Dev
     return mesh
 
 
+def told(num_members: int, training: config.Training, devices: sharding.Devices | None = None) -> str:
+    """In words, over how many devices what is split."""
+    mesh = make_mesh(num_members, training, devices)
+    parts = {"members": "", "data": ", batches over {}", "fsdp": ", batches and weights over {}"}[
+        training.shard
+    ]
+    data = mesh.shape[sharding.DATA]
+    return f"; imitators over {mesh.shape[sharding.ENSEMBLE]} of {jax.device_count()} devices{parts.format(data)}"
+
+
 def place_history(history: History, mesh: Mesh, training: config.Training) -> History:
     """A history [N, T] on the mesh as `train.train_chunk` wants it: on every device, by member one for each."""
     if training.shard != "members":

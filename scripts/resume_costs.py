@@ -157,8 +157,8 @@ def pairs(folder: pathlib.Path, overrides: tuple[str, ...], arguments: argparse.
         saves.append(with_saves["saving"]["saves"])
         if not saves[-1]:
             raise SystemExit(
-                f"no save fell into the {with_saves['seconds']:.1f} s of a stage: give a --pair-every below that, or more "
-                "--pair-steps"
+                f"no save fell into the {with_saves['seconds']:.1f} s of a stage: give a --pair-every below that, or "
+                "more --pair-steps"
             )
         ratios.append(with_saves["seconds"] / without["seconds"])
         extra.append((with_saves["seconds"] - without["seconds"]) / saves[-1])

@@ -39,8 +39,9 @@ PYTHON="${PYTHON:-$PWD/.venv/bin/python}"
 #   data: the rest share each imitator's batch, which must divide evenly;  fsdp: and its weights.
 SHARD="${SHARD:-data}"
 
-# --kill-on-bad-exit: a process that dies takes the others with it at once (without it, jax does so after a minute).
-# --wait: and if one of them ends well before the others, they have ten minutes to do so too.
+# --kill-on-bad-exit: a process that dies takes the others with it at once (without it, jax does so after a minute). After
+# a notice none leaves before all have saved.
+# --wait: when the first has ended with success, the others have ten minutes to do so too.
 srun --kill-on-bad-exit=1 --wait=600 \
   "$PYTHON" -m cl_imitate run "$CONFIG" \
   --run-dir "$RUN" \

@@ -200,12 +200,12 @@ def test_a_task_on_which_the_learner_gains_nothing_is_not_above_half():
 
 def test_excess_compares_with_the_held_learner_and_the_best_history():
     cell = synthetic.later(10.0, noise=0)
-    found = comparisons.excess(cell, RULES, generator())
+    found = comparisons.excess(cell, RULES, generator(), now_steps=128)
     assert found.best_history == pytest.approx(5.0)
     assert not found.best_history_is_recorded
     assert found.imitator_over_best.value == pytest.approx(5.0, abs=0.05)
     told = dataclasses.replace(cell, scalars={"best_history_return": np.array([[3.0, 12.0]])})
-    found = comparisons.excess(told, RULES, generator())
+    found = comparisons.excess(told, RULES, generator(), now_steps=128)
     assert found.best_history_is_recorded
     assert found.imitator_over_best.value == pytest.approx(-2.0, abs=0.05)
     assert found.imitator_over_held.value == pytest.approx(5.0, abs=0.05)

@@ -38,7 +38,7 @@ def test_a_return_costs_the_steps_to_it_times_a_steps_price():
             steps = (block + 1) * STEPS
             assert one[arm]["steps"] == steps
             assert one[arm]["ci95"] == [steps, steps]
-            assert one[arm]["flops"] == pytest.approx(steps * found["a_step"][arm]["flops_per_step"])
+            assert one[arm]["flops"] == pytest.approx(steps * found["a_step"][arm]["executed_flops_per_step"])
             assert one[arm]["seconds"] == pytest.approx(steps * seconds)
 
 

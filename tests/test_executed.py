@@ -108,7 +108,9 @@ def posterior_ratio() -> float:
         policy = learner_posterior.policies(mixture, posterior, settings, obs)
         return policy, learner_posterior.learn(mixture, posterior, settings, replay_keys)
 
-    return compiled(step, posterior, causes.replay, obs) / executed.posterior_flops(learners, SYMBOLS)
+    return compiled(step, posterior, causes.replay, obs) / sum(
+        executed.learner_flops(learner, SYMBOLS) for learner in learners
+    )
 
 
 def test_a_posteriors_operations_are_those_of_the_compiled_program_within_a_tenth():

@@ -232,6 +232,33 @@ def test_every_figure_is_drawn_where_there_is_something_to_draw():
     assert figures_horizon.surface(surface) is not None
 
 
+def test_later_counts_where_the_imitators_of_its_own_fork_have_converged():
+    asked = dataclasses.replace(NOT_ASKED, answer="yes", share=0.9, ci95=(0.8, 1.0))
+    later = dataclasses.replace(point(0.9), later=asked, converged=True, later_converged=False)
+    assert "LATER is not answered at any converged point." in findings.findings([later])
+    other = dataclasses.replace(later, converged=False, later_converged=True)
+    assert "LATER, where it can be asked at a converged point: yes at 1 of 1." in findings.findings([other])
+
+
+def test_a_surface_holds_points_that_differ_in_nothing_else(monkeypatch):
+    """A second context is a second grid, and does not lie on the first."""
+    points = [
+        point(share, tasks=tasks, learners=learners, context=context)
+        for context, share in ((64, 0.2), (128, 0.9))
+        for tasks in (16, 64)
+        for learners in (64, 256)
+    ]
+    drawn_grids = []
+    original = figures_horizon._draw_grid
+    monkeypatch.setattr(
+        figures_horizon,
+        "_draw_grid",
+        lambda panel, grid, height: (original(panel, grid, height), drawn_grids.append([*map(height, grid)])),
+    )
+    assert figures_horizon.surface(points) is not None
+    assert drawn_grids == [[0.2] * 4, [0.9] * 4]
+
+
 def test_figures_draw_the_same_bits_again():
     assert figures_horizon.curves(grid(), Rules()).png == figures_horizon.curves(grid(), Rules()).png
 

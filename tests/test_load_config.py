@@ -161,6 +161,10 @@ def test_configs_are_found_beside_the_run_or_in_the_package(tmp_path):
             "controls.run holds sham, which plays PROCESS from an empty context",
         ),
         (
+            ("controls.run=['sham']", "environment.grow_every_steps=40", "environment.initial_positions=1"),
+            "controls.run holds sham, which counts LATER from the imitator's own start",
+        ),
+        (
             ("controls.run=['sham','shuffled']", "training.feed=stream", "training.stream_learners=16"),
             "controls.run holds shuffled, which alters recorded histories",
         ),

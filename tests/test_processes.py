@@ -23,7 +23,7 @@ from cl_imitate.interruption import Notice
 from cl_imitate.run_dir import open_run
 from cl_imitate.stages.artifacts import load_snapshot, recorded_steps, save_snapshot, snapshot_path
 from cl_imitate.stages.controlling import control_stage
-from cl_imitate.stages.run import open_stage_run
+from cl_imitate.stages.run import check_for_a_job, open_stage_run
 from cl_imitate.stages.simulating import simulate_together
 from cl_imitate.stages.training import train_together
 from tests.ensembles import assert_same
@@ -45,6 +45,14 @@ TINY = (
     "evaluation.rungs=[]",
     "imitator.also_context_steps=[]",
     "rules.bootstrap_samples=20",
+)
+
+ONE_FORK = ("evaluation.fork_steps=[128]", "evaluation.later_fork_step=128")
+STREAMED_SPLIT = (
+    "training.feed=stream",
+    "training.stream_learners=2",
+    "training.num_validation=2",
+    "training.stream_devices=split",
 )
 
 
@@ -103,6 +111,39 @@ class Words:
         if "stop" not in " ".join(self.words):
             raise jax.errors.JaxRuntimeError(f"DEADLINE_EXCEEDED: {key}")
         return json.dumps([["here", 1], ["here", 2]])
+
+
+@pytest.mark.parametrize(("saved", "waits"), [(True, True), (False, False)])
+def test_after_a_notice_a_process_leaves_when_the_others_have_saved_as_well(
+    one_of, monkeypatch, saved, waits
+):
+    one_of(1, 2)
+    words, asked = Words(), []
+
+    def left(_):
+        asked.append(None)
+        if len(asked) == 3:
+            words.key_value_set("cl_imitate/left/0", "")
+        return [(key, "") for key in words.words if "/left/" in key]
+
+    words.key_value_dir_get = left  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(processes, "_client", lambda: words)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        processes.leave(143, saved=saved)
+    assert ended.value.code == 143
+    assert len(asked) == (3 if waits else 0)
+
+
+def test_what_processes_could_not_train_together_is_refused_before_they_simulate(one_of):
+    one_of(0, 2)
+    for overrides, message in (
+        ((*ONE_FORK, "training.num_seeds=3"), "which 2 processes cannot share evenly"),
+        (STREAMED_SPLIT, '"split" is for one process, and this is one of 2'),
+    ):
+        experiment = load_config.load(SMOKE, overrides)
+        with pytest.raises(ValueError, match=message):
+            check_for_a_job(experiment, SMOKE.parent)
 
 
 def test_a_signal_to_a_process_that_waits_is_told_to_the_others(one_of, monkeypatch):
@@ -281,7 +322,10 @@ def assert_equal_runs(one: dict, other: dict) -> None:
     """Histories and snapshots, to the bit. Losses and cells too: each device has the same members and streams."""
     assert one["bits"].keys() == other["bits"].keys()
     for name, tree in one["bits"].items():
-        assert_same(tree, other["bits"][name]), name
+        try:
+            assert_same(tree, other["bits"][name])
+        except AssertionError as error:
+            raise AssertionError(f"{name} differs") from error
     for first, second in zip(one["losses"], other["losses"], strict=True):
         for key in ("train_loss", "held_out_loss"):
             np.testing.assert_allclose(first[key], second[key], rtol=0, atol=2e-5)
@@ -309,10 +353,10 @@ def test_two_processes_of_four_devices_leave_what_one_of_eight_does(by_one, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", ["fsdp"])
-def test_two_processes_share_each_imitators_batch_and_weights(by_one, tmp_path, shard):
+def test_two_processes_share_each_imitators_batch_and_weights(by_one, tmp_path):
     folder = tmp_path / "two"
-    assert codes(start_job(folder, "--set", f"training.shard={shard}")) == [0, 0], said(folder)
+    assert codes(start_job(folder, "--set", 'training.shard="fsdp"')) == [0, 0], said(folder)
+    assert "imitators over 1 of 8 devices, batches and weights over 8" in said(folder)
     for first, second in zip(by_one["losses"], json.loads((folder / "losses.json").read_text()), strict=True):
         for key in ("train_loss", "held_out_loss"):
             np.testing.assert_allclose(first[key], second[key], rtol=0, atol=2e-5)

@@ -212,11 +212,23 @@ def test_arms_of_other_words_have_other_names():
     assert all(re.fullmatch(r"[a-z0-9._+-]+", name) for name in names)
 
 
-def test_only_a_family_that_grows_has_its_held_learner_followed_over_all_of_later():
-    for every, is_followed in ((0, False), (16, True)):
-        of = load_config.load(
-            SMOKE, (f"environment.grow_every_steps={every}", "environment.initial_positions=2")
-        )
-        cells = protocols(of)
-        assert [one.held_whole for one in cells if one.name == "now_and_later"] == [is_followed] * 2
-        assert not any(one.held_whole for one in cells if one.name != "now_and_later")
+@pytest.mark.parametrize(
+    ("every", "start", "initial", "is_followed"),
+    [
+        (0, 0, 2, [False, False]),
+        (16, 0, 2, [False, False]),  # full at 32, before both forks
+        (48, 0, 2, [True, False]),  # full at 96, between them
+        (48, 64, 2, [True, True]),  # at 112 and at 160
+        (16, 0, 0, [False, False]),  # of its full size from the first
+        (16, 1000, 2, [False, False]),
+    ],
+)
+def test_where_the_ring_grows_after_a_fork_the_held_learner_is_followed_over_all_of_later(
+    every, start, initial, is_followed
+):
+    growth = {"grow_every_steps": every, "grow_from_step": start, "initial_positions": initial}
+    cells = protocols(
+        load_config.load(SMOKE, [f"environment.{key}={value}" for key, value in growth.items()])
+    )
+    assert [one.held_whole for one in cells if one.name == "now_and_later"] == is_followed
+    assert not any(one.held_whole for one in cells if one.name != "now_and_later")

@@ -223,6 +223,8 @@ def test_in_a_ring_that_grows_after_the_fork_who_keeps_up_has_learned(end, answe
     now = synthetic.now(10.0, 10.0, fork_step=320)
     assert synthetic.decide([now, cell], grows)["questions"]["later"]["answer"] == answer
     assert question("later", now, cell)["answer"] == "void"
+    full = synthetic.experiment(environment=Lock(num_positions=8, initial_positions=6, grow_every_steps=64))
+    assert synthetic.decide([now, cell], full)["questions"]["later"]["answer"] == "void"
 
 
 def test_later_says_whether_the_imitator_exceeds_its_data():

@@ -111,11 +111,13 @@ def growth(
     time constant; `same_window_ratio` shows by how much.
 
     With `is_open_ended` the task grows within the span, and who only keeps a level has learned: both gains are then
-    counted from the level that the held learner, who stopped learning, has fallen to in the end.
+    counted from the level that the held learner, who stopped learning, has fallen to in the end. As no arm was ever
+    there, time constants are NaN then, and there is no same window.
     """
     held = not missing_arms(cell, "learner_held")
     start = start_level(cell, "learner_held", now_steps) if held else cell.random_return[None]
-    if held and is_open_ended:
+    from_fallen = held and is_open_ended
+    if from_fallen:
         start, own_start = end_level(cell, "learner_held", rules), False
     end = end_level(cell, "learner", rules)
     learner_range = float(value_of(iqm_difference, end, cell.random_return[None]))
@@ -146,15 +148,15 @@ def growth(
     return Growth(
         ratio=ratio,
         argmax_ratio=gain_ratio("imitator_argmax"),
-        same_window_ratio=gain_ratio(
-            "imitator", learner_start=start_level(cell, "learner", now_steps), own_start=True
-        ),
+        same_window_ratio=statistics.nothing()
+        if from_fallen
+        else gain_ratio("imitator", learner_start=start_level(cell, "learner", now_steps), own_start=True),
         window_ratio=gain_ratio("window"),
         wiped_gain=wiped_gain,
         learner_gain=learner_gain / learner_range if learner_range > 0 else np.nan,
-        learner_steps=time_constant(cell, "learner", start, end),
+        learner_steps=np.nan if from_fallen else time_constant(cell, "learner", start, end),
         imitator_steps=time_constant(cell, "imitator", imitator_start, end_level(cell, "imitator", rules))
-        if improves
+        if improves and not from_fallen
         else np.nan,
         departure_steps=departure_steps,
         departure_side=side,
@@ -220,13 +222,14 @@ class Excess:
     best_history_is_recorded: bool  # False: taken from the held-out learners, held at the same age
 
 
-def excess(cell: Cell, rules: Rules, rng: np.random.Generator) -> Excess:
-    """Compare end levels with the held learner's and with the best training history's, at the same epsilon.
+def excess(cell: Cell, rules: Rules, rng: np.random.Generator, *, now_steps: int) -> Excess:
+    """Compare end levels with the held learner's over `now_steps`, and with the best training history's, at the same
+    epsilon.
 
     The best training history comes in the cell's scalar `best_history_return`. Without it, the best of the
     held-out learners held at the fork stands in: same age, same epsilon, other seeds.
     """
-    held = whole_level(cell, "learner_held")
+    held = start_level(cell, "learner_held", now_steps)
     recorded = cell.scalars.get("best_history_return")
     best = float(np.nanmax(held if recorded is None else recorded))
 

@@ -1,7 +1,8 @@
 """What learner, frozen imitator and learner posterior cost: a step, and until a given return is reached.
 
-Operations and bytes are counted (`cost`, `executed`). Seconds are what the evaluation took, compilation left out, per
-step of one stream, many streams side by side: they hold for this machine, whatever else ran on it, and these batch
+Operations and bytes are counted (`cost`, and, as programs execute them, `executed`; what it takes to reach a return,
+and to train, is by the latter). Seconds are what the evaluation took, compilation left out, per step of one stream,
+many streams side by side: they hold for this machine, whatever else ran on it, and these batch
 sizes. The posterior's are those of its whole control (compilation too) per step of one hypothesis or arm.
 
 To reach a return: PROCESS from nothing. The given returns are shares of what the learner gains there over a random
@@ -9,6 +10,7 @@ policy; the steps are those up to the end of the first block in which the mean o
 high. Training the imitator is not in it: that was done before; see `training_flops`.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +58,7 @@ def costs(
     forward = executed.forward_flops(imitator, spec, context_steps=context)
     a_step["imitator"]["executed_flops_per_step"] = times * forward
     windows = training.num_updates * training.batch_size
-    trained = cost.of(imitator, spec, context_steps=context).training_flops * windows * context
+    trained = executed.training_flops(imitator, spec, context_steps=context) * windows * context
     for place, one in ((posterior or {}).get("places") or {}).items():
         a_step[f"posterior, {place}"] = {
             "flops_per_step": one["flops_per_step"]["posterior"],
@@ -93,15 +95,18 @@ def _to_reach(
     for arm in ARMS:
         rng = np.random.default_rng([experiment.seed, 13])
         learners = statistics.resample(cell.task, rng=rng, samples=rules.bootstrap_samples)
-        curves = np.nanmean(cell.returns[arm], axis=0)  # [n, K]
-        steps = float(_first_steps(curves.mean(axis=0), level, cell.block_steps))
-        draws = _first_steps(curves[learners].mean(axis=1), level, cell.block_steps)
+        with warnings.catch_warnings():  # of blocks in which nobody ended an episode
+            warnings.simplefilter("ignore", RuntimeWarning)
+            curves = np.nanmean(cell.returns[arm], axis=0)  # [n, K]
+            steps = float(_first_steps(np.nanmean(curves, axis=0), level, cell.block_steps))
+            drawn = np.stack([np.nanmean(curves[some], axis=0) for some in learners])
+        draws = _first_steps(drawn, level, cell.block_steps)
         tail = (1 - rules.confidence) / 2
         ends = np.quantile(draws, [tail, 1 - tail], method="nearest")
         found[arm] = {"steps": _finite(steps), "ci95": [_finite(end) for end in ends]}
-        for unit in ("flops", "seconds"):
-            each = a_step[arm][f"{unit}_per_step"]
-            found[arm][unit] = None if each is None else _finite(steps * each)
+        for unit, each in (("flops", "executed_flops_per_step"), ("seconds", "seconds_per_step")):
+            cost_of_one = a_step[arm][each]
+            found[arm][unit] = None if cost_of_one is None else _finite(steps * cost_of_one)
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from cl_imitate import statistics
 from cl_imitate.config import Experiment, Rules
 from cl_imitate.evaluation import comparisons, metrics
-from cl_imitate.evaluation.protocols import is_open_ended
+from cl_imitate.evaluation.protocols import grows
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.statistics import Estimate
 
@@ -77,7 +77,8 @@ def growth_entry(
         generator_of(experiment, cell),
         now_steps=experiment.evaluation.now_steps,
         own_start=own_start,
-        is_open_ended=own_start and is_open_ended(experiment.environment),
+        is_open_ended=own_start
+        and grows(experiment.environment, cell.fork_step, cell.fork_step + experiment.evaluation.later_steps),
     )
     interval = found.ratio.interval(rules.confidence)
     answer, reason = learns_answer(interval, rules), _few(found.ratio)
@@ -124,7 +125,12 @@ def growth_entry(
 
 def _exceeds_its_data(experiment: Experiment, cell: Cell) -> dict:
     rules = experiment.rules
-    found = comparisons.excess(cell, rules, generator_of(experiment, cell, "excess"))
+    found = comparisons.excess(
+        cell,
+        rules,
+        generator_of(experiment, cell, "excess"),
+        now_steps=experiment.evaluation.now_steps,
+    )
 
     def passes(*over: Estimate) -> bool:
         return all(one.interval(rules.confidence)[0] > 0 for one in over)

@@ -123,7 +123,7 @@ def _recurrent_sentences(points: Sequence[Point]) -> list[str]:
 
 
 def _later_sentences(points: Sequence[Point]) -> list[str]:
-    asked = [one for one in points if one.is_closed and one.later.is_answered]
+    asked = [one for one in points if one.counts_for("later") and one.later.is_answered]
     if not asked:
         return ["LATER is not answered at any converged point."]
     counts = {answer: sum(one.later.answer == answer for one in asked) for answer in ("yes", "partial", "no")}

@@ -26,6 +26,9 @@ AXES = {
     "family": "family of tasks",
     "symbols": "symbols",
     "growth": "growth of the ring",
+    "sees": "what the imitator is shown",
+    "replay": "replay of the learner",
+    "discount": "discount of the learner",
     "seed": "seed",
 }
 """What points may differ in, in words. Batches and lengths of lives follow from these, and are no axes."""
@@ -55,7 +58,7 @@ class Point:
 
     name: str
     values: Mapping[str, Any]
-    converged: bool | None
+    converged: bool | None  # of the imitators that PROCESS was asked of
     tau_steps: float | None  # the learner's time constant
     passes_gate: bool | None
     process: Imitated
@@ -64,10 +67,15 @@ class Point:
         None  # nats of held-out cross-entropy over that of the learner's greedy action known
     )
     elsewhere: float | None = None  # recovered on rung 2b, where that was asked
+    later_converged: bool | None = None  # of those that LATER was asked of, which may have another fork
 
     @property
     def is_closed(self) -> bool:
+        """Whether it counts where PROCESS is asked."""
         return self.converged is True
+
+    def counts_for(self, question: str) -> bool:
+        return (self.converged if question == "process" else self.later_converged) is True
 
     def of(self, question: str) -> Imitated:
         return self.process if question == "process" else self.later
@@ -114,7 +122,7 @@ def varying(points: Sequence[Point]) -> list[str]:
 
 def needed_context(chain: Chain, question: str = "process") -> Needed:
     """Between which contexts of a chain the break lies: the first from which on every closed point answers yes."""
-    closed = [one for one in chain.points if one.is_closed and one.of(question).is_answered]
+    closed = [one for one in chain.points if one.counts_for(question) and one.of(question).is_answered]
     high, low = None, None
     for point in reversed(closed):
         if point.of(question).answer != "yes":

@@ -169,7 +169,7 @@ def imitator_arms(
     after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))
     count.acted.setdefault(name, set()).add(after)
     arms = _arms_of(rollout, scene, ways, frozen.num_seeds, judged=judged)
-    count.time("imitator", since, (num_blocks - first) * a_block)
+    count.time(f"imitator, context {frozen.context_steps}", since, (num_blocks - first) * a_block)
     if keeper is not None:
         keeper.finish(part, arms.flat, {"imitator_steps": imitator_steps, "acted": after})
     return arms

@@ -61,7 +61,7 @@ def protocols(experiment: config.Experiment) -> tuple[Protocol, ...]:
             learner_step=fork,
             horizon_steps=evaluation.later_steps,
             now_steps=evaluation.now_steps,
-            held_whole=is_open_ended(experiment.environment),
+            held_whole=grows(experiment.environment, fork, fork + evaluation.later_steps),
         )
         for fork in evaluation.fork_steps
     ]
@@ -102,9 +102,9 @@ def protocols(experiment: config.Experiment) -> tuple[Protocol, ...]:
     return tuple(cells)
 
 
-def is_open_ended(environment: config.Environment) -> bool:
-    """Whether tasks of the family grow during a life, so that there is always something left to learn."""
-    return isinstance(environment, config.Lock) and environment.grow_every_steps > 0
+def grows(environment: config.Environment, first_step: int, last_step: int) -> bool:
+    """Whether tasks of the family grow between two ages, so that there is something left to learn."""
+    return isinstance(environment, config.Lock) and environment.grows(first_step, last_step)
 
 
 def snapshot_steps(experiment: config.Experiment, population: str) -> tuple[int, ...]:

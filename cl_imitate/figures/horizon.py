@@ -4,7 +4,7 @@ A filled mark is a point at converged training, a hollow one a point that is ope
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from cl_imitate.config import Rules
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import AXES, Chain, Point
 from cl_imitate.figures import canvas as canvas_lib
-from cl_imitate.figures.canvas import Canvas, Figure, draw_figure
+from cl_imitate.figures.canvas import Axes, Canvas, Figure, draw_figure
 
 _INKS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#5B5B5B")
 _GREY = "#6B6B6B"
@@ -128,7 +128,7 @@ def _mark(axis, place: Any, point: Point, question: str, ink: str, marker: str) 
     found = point.of(question)
     ends = [found.share if end is None else end for end in found.ci95]
     axis.plot([place, place], ends, color=ink, linewidth=1.4)
-    fill = ink if point.is_closed else "white"
+    fill = ink if point.counts_for(question) else "white"
     axis.plot(place, found.share, marker, color=ink, markerfacecolor=fill, markersize=6.5, zorder=4)
 
 
@@ -155,7 +155,7 @@ def _departure(axis, place: float, point: Point, question: str, ink: str) -> Non
     found = point.of(question)
     if not found.is_answered:
         return
-    fill = ink if point.is_closed else "white"
+    fill = ink if point.counts_for(question) else "white"
     if found.departure_steps is None:
         axis.plot(
             [place, place], [found.horizon_steps / 2, found.horizon_steps], ":", color=ink, linewidth=1.2
@@ -293,36 +293,57 @@ def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
 
 def surface(points: Sequence[Point]) -> Figure | None:
     """Numbers of tasks against numbers of learners, where both differ: PROCESS, and rung 2b where it was asked."""
-    grid = [point for point in points if isinstance(point.values["tasks"], int)]
-    tasks, learners = (sorted({one.values[axis] for one in grid}) for axis in ("tasks", "learners"))
-    if len(tasks) < 2 or len(learners) < 2:
+    found: dict[tuple, list[Point]] = {}
+    for point in points:
+        if isinstance(point.values["tasks"], int):
+            rest = tuple(
+                (axis, value) for axis, value in point.values.items() if axis not in ("tasks", "learners")
+            )
+            found.setdefault(rest, []).append(point)
+    grids = {rest: grid for rest, grid in found.items() if all(len(one) > 1 for one in _sides(grid))}
+    if not grids:
         return None
+    grid = [point for some in grids.values() for point in some]
+    differ = horizon.varying(grid)
     heights = {"PROCESS, unseen tasks": lambda one: one.process.share}
     if any(one.elsewhere is not None for one in grid):
         heights["ELSEWHERE, rung 2b"] = lambda one: one.elsewhere
 
     def draw(canvas: Canvas) -> None:
-        panels = canvas.subplots(1, len(heights), squeeze=False, sharey=True)[0]
-        for panel, (name, height) in zip(panels, heights.items(), strict=True):
-            values = np.full((len(tasks), len(learners)), np.nan)
-            for one in grid:
-                place = tasks.index(one.values["tasks"]), learners.index(one.values["learners"])
-                share = height(one)
-                values[place] = np.nan if share is None else share
-                words = "–" if share is None else f"{share:.2f}" + ("" if one.is_closed else "\nopen")
-                panel.text(place[1], place[0], words, ha="center", va="center", fontsize=9)
-            panel.imshow(values, origin="lower", vmin=0.0, vmax=1.2, cmap="YlGnBu", alpha=0.7, aspect="auto")
-            panel.set_xticks(range(len(learners)), [str(one) for one in learners])
-            panel.set_yticks(range(len(tasks)), [str(one) for one in tasks])
-            panel.grid(visible=False)
-            panel.set(title=name, xlabel=AXES["learners"])
-        panels[0].set_ylabel(AXES["tasks"])
+        rows = canvas.subplots(len(grids), len(heights), squeeze=False, sharey="row")
+        for panels, (rest, some) in zip(rows, grids.items(), strict=True):
+            told = horizon.told(dict(rest), [axis for axis in differ if axis not in ("tasks", "learners")])
+            for panel, (name, height) in zip(panels, heights.items(), strict=True):
+                _draw_grid(panel, some, height)
+                panel.set(title=f"{name}, {told}" if told else name, xlabel=AXES["learners"])
+            panels[0].set_ylabel(AXES["tasks"])
 
     return draw_figure(
         "surface",
         "How many tasks, how many learners",
         "The share of the learner's gain that the frozen imitator makes from an empty context.",
-        f"A grid of {len(tasks)} numbers of tasks by {len(learners)} numbers of learners.",
+        f"Numbers of tasks by numbers of learners, in {len(grids)} grids.",
         draw,
-        size=(4.2 * len(heights) + 0.6, 3.4),
+        size=(4.2 * len(heights) + 0.6, 3.4 * len(grids)),
     )
+
+
+def _sides(grid: Sequence[Point]) -> tuple[list[int], list[int]]:
+    """Its numbers of tasks, and of learners, ascending."""
+    tasks, learners = (sorted({one.values[axis] for one in grid}) for axis in ("tasks", "learners"))
+    return tasks, learners
+
+
+def _draw_grid(panel: Axes, grid: Sequence[Point], height: Callable[[Point], float | None]) -> None:
+    tasks, learners = _sides(grid)
+    values = np.full((len(tasks), len(learners)), np.nan)
+    for one in grid:
+        place = tasks.index(one.values["tasks"]), learners.index(one.values["learners"])
+        share = height(one)
+        values[place] = np.nan if share is None else share
+        words = "–" if share is None else f"{share:.2f}" + ("" if one.is_closed else "\nopen")
+        panel.text(place[1], place[0], words, ha="center", va="center", fontsize=9)
+    panel.imshow(values, origin="lower", vmin=0.0, vmax=1.2, cmap="YlGnBu", alpha=0.7, aspect="auto")
+    panel.set_xticks(range(len(learners)), [str(one) for one in learners])
+    panel.set_yticks(range(len(tasks)), [str(one) for one in tasks])
+    panel.grid(visible=False)

@@ -27,26 +27,27 @@ def control_stage(run: Run) -> None:
         )
     run.folder.require("train")
     keeper = keeper_of(run, "control")
-    with run.folder.stage("control", goes_on=run.folder.goes_on("control"), attempt=keeper.attempt) as facts:
+    goes_on = run.folder.goes_on("control")
+    with run.folder.stage("control", goes_on=goes_on, attempt=keeper.attempt) as facts:
         facts["run"] = list(run.experiment.controls.run)
         for name in run.experiment.controls.run:
-            is_new, begun = keeper.finished(name) is None, time.perf_counter()
-            arrays = _measured(run, name, keeper)
-            if is_new:
-                facts.setdefault("took", {})[name] = {
-                    "seconds": round(time.perf_counter() - begun, 2),
-                    "steps": CONTROLS[name].work(run.experiment),
-                }
+            was_done = keeper.finished(name) is not None
+            arrays, seconds = _measured(run, name, keeper, is_whole=not goes_on)
+            goes_on &= was_done  # what an earlier attempt left of one is no part of the next
+            if seconds is not None:
+                steps = CONTROLS[name].work(run.experiment)
+                facts.setdefault("took", {})[name] = {"seconds": seconds, "steps": steps}
             results.save_arrays(_path(run, name), arrays, fingerprint=run.folder.fingerprint)
             if run.schedule.notice:
                 assert run.schedule.notice.number is not None
                 raise InterruptedRunError(run.schedule.notice.number)
 
 
-def _measured(run: Run, name: str, keeper: Keeper) -> Arrays:
+def _measured(run: Run, name: str, keeper: Keeper, *, is_whole: bool) -> tuple[Arrays, float | None]:
+    """What a control measured and the seconds it took, None where not all of it was one attempt's."""
     if done := keeper.finished(name):
-        return done[0]
-    control, experiment = CONTROLS[name], run.experiment
+        return done[0], done[1]["seconds"]
+    control, experiment, begun = CONTROLS[name], run.experiment, time.perf_counter()
     spec = populations.make("held_out", experiment).family.env.spec
     with progress.bar(f"control {name.replace('_', ' ')}", control.work(experiment), "steps") as tick:
         arrays = control.measure(
@@ -62,8 +63,9 @@ def _measured(run: Run, name: str, keeper: Keeper) -> Arrays:
                 keeper=keeper,
             )
         )
-    keeper.finish(name, arrays, {})
-    return arrays
+    seconds = round(time.perf_counter() - begun, 2) if is_whole else None
+    keeper.finish(name, arrays, {"seconds": seconds})
+    return arrays, seconds
 
 
 def load_controls(run: Run) -> dict[str, Arrays]:

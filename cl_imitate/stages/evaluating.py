@@ -146,7 +146,8 @@ def _run_cells(run: Run, scene: Scene, imitators: dict, count: Count, keeper: Ke
     arms = 2 + protocol.wiped + protocol.masked + protocol.transplant
     line = scene.population.family.knows_window_line  # of one seed
     streams = (arms * seeds + line) * len(imitators) + protocol.goes_on + protocol.transplant
-    total = num * (streams * protocol.horizon_steps + protocol.now_steps)
+    held_steps = protocol.horizon_steps if protocol.held_whole else protocol.now_steps
+    total = num * (streams * protocol.horizon_steps + held_steps)
     with progress.bar(f"evaluate {protocol.label}", total, "steps") as tick:
         spent = {"count": count, "tick": tick, "keeper": keeper}
         learners = learner_arms(scene, source_snapshot, **spent)

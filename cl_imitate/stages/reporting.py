@@ -63,7 +63,9 @@ def report_stage(run: Run) -> dict[str, Any]:
 
 
 def _costs(experiment: Experiment, cells: list[results.Cell], stages: dict, controls: dict) -> dict[str, Any]:
-    seconds = dict(stages["evaluate"].get("seconds_per_step", {}))
+    timed = stages["evaluate"].get("seconds_per_step", {})
+    names = {"learner": "learner", "imitator": f"imitator, context {experiment.imitator.context_steps}"}
+    seconds = {arm: timed[name] for arm, name in names.items() if name in timed}
     took = stages.get("control", {}).get("took", {}).get("learner_posterior")
     if took:
         seconds["posterior"] = took["seconds"] / took["steps"]

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from cl_imitate import config, load_config, processes, simulate
+from cl_imitate import config, load_config, processes, simulate, spread
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import protocols
 from cl_imitate.evaluation.controls import posterior_places
@@ -97,6 +97,26 @@ def gate_run(run: Run) -> Run:
     """The gate's own run, inside this run's folder."""
     experiment, origin = gate_experiment(run.experiment, run.origin)
     return open_stage_run(experiment, run.path / "gate", origin, run.schedule)
+
+
+def check_for_a_job(experiment: config.Experiment, origin: pathlib.Path) -> None:
+    """What several processes could not train, said before they simulate.
+
+    Raises:
+      ValueError: this is one of several processes, and they cannot share these imitators evenly, or one of them alone
+        would stream.
+    """
+    if processes.count() == 1:
+        return
+    training = experiment.training
+    if training.feed == "stream" and training.stream_devices == "split":
+        raise ValueError(
+            'training.stream_devices = "split" is for one process, and this is one of '
+            f'{processes.count()}. Use "shared".'
+        )
+    spread.make_mesh(training.num_seeds * len(experiment.evaluation.fork_steps), training)
+    if not has_own_gate(experiment):
+        check_for_a_job(*gate_experiment(experiment, origin))
 
 
 def check_runnable(experiment: config.Experiment, origin: pathlib.Path) -> None:

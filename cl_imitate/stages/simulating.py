@@ -119,6 +119,7 @@ def _simulate(
 def _pick_block_size(runs: Sequence[Run]) -> None:
     """Measure it, where it is to be measured and has not been, once for all."""
     left = [run for run in runs if run.experiment.simulation.block_size == "auto"]
+    processes.exchange("block size looked at")
     if not left:
         return
     measured = _measured_block_size(left[0]) if processes.is_first() else None

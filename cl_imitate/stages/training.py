@@ -87,8 +87,10 @@ def _train_cohort(cohort: list[Course], errors: dict[int, FloatingPointError]) -
     lead = cohort[0]
     price = cost.of(lead.study.run.experiment.imitator, lead.study.spec, context_steps=lead.context_steps)
     num = len(cohort) * len(lead.forks)
+    training, devices = lead.study.run.experiment.training, lead.study.source.train_devices
+    where = spread.told(len(lead.forks), training, devices) if spread.is_asked_for(training) else ""
     if processes.is_first():
-        print(f"{num} imitators of context {lead.context_steps}: {price} each", file=sys.stderr)
+        print(f"{num} imitators of context {lead.context_steps}: {price} each{where}", file=sys.stderr)
     with progress.bar(
         f"train context {lead.context_steps}", sum(course.work for course in cohort), "steps"
     ) as tick:

@@ -43,6 +43,11 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     points, num_again = horizon.one_each(point for one in done for point in read(one))
     rules = load_config.load(done[0] / "config.toml").rules
     said = findings.findings(points)
+    if len({load_config.rules_sha256(load_config.load(one / "config.toml")) for one in done}) > 1:
+        said.append(
+            "The decision rules differ from run to run, so answers are not comparable (shares are). Bounds drawn are "
+            f"those of {done[0]}."
+        )
     if len(done) < len(folders):
         said.append(f"{len(folders) - len(done)} of {len(folders)} runs have no result yet.")
     if num_again:
@@ -93,14 +98,15 @@ def read(path: pathlib.Path) -> list[Point]:
             f"{path / 'verdict.json'} is damaged ({error!r}). Redo it: `cl-imitate report --again --run-dir {path}`."
         ) from error
     # A gate that is the point's own PROCESS fails where the answer is no: the page says how many pass. All else counts.
-    if broken := [reason for reason in decided["void"] if not reason.startswith("the gate failed")]:
+    is_own = experiment.gate.experiment == "self"
+    if broken := [one for one in decided["void"] if not (is_own and one.startswith("the gate failed"))]:
         raise ValueError(f"{path} is void: {'; '.join(broken)}. Leave it out, or mend it.")
     return points
 
 
 def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> Iterator[Point]:
-    last = experiment.recorded_steps
-    trained = {one["context_steps"]: one for one in decided["training"] if one["fork_step"] == last}
+    last, later_fork = experiment.recorded_steps, experiment.evaluation.later_fork_step
+    trained = {(one["context_steps"], one["fork_step"]): one for one in decided["training"]}
     for context, questions in decided["contexts"].items():
         stages = questions["process"].get("stages", ())
         first = next((one for one in stages if one["stage_step"] == 0), {})
@@ -108,8 +114,9 @@ def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> It
         yield Point(
             name=name,
             values=values(experiment, int(context)),
-            converged=trained.get(int(context), {}).get("converged"),
-            above_floor=trained.get(int(context), {}).get("above_floor"),
+            converged=trained.get((int(context), last), {}).get("converged"),
+            later_converged=trained.get((int(context), later_fork), {}).get("converged"),
+            above_floor=trained.get((int(context), last), {}).get("above_floor"),
             tau_steps=first.get("learner_time_constant_steps"),
             passes_gate=decided["gate"]["passed"],
             process=_imitated(first or _NOT_ASKED, last),
@@ -136,6 +143,9 @@ def values(experiment: Experiment, context_steps: int) -> dict[str, Any]:
         "family": getattr(environment, "game", environment.family),
         "symbols": getattr(environment, "symbols", None),
         "growth": _growth(environment),
+        "sees": experiment.imitator.sees,
+        "replay": learner.replay,
+        "discount": learner.discount,
         "seed": experiment.seed,
     }
 
