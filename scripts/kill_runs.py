@@ -81,7 +81,8 @@ def kill_runs(folder: pathlib.Path, *, kills: int, seed: int) -> dict:
             found_something += any((path / "run" / "resume").glob("*/*/*.json"))
             continue
         if code:
-            raise SystemExit(f"a run that went on failed with exit code {code}: {path}/log.txt")
+            said = (path / "log.txt").read_text()[-3000:]
+            raise SystemExit(f"{said}\na run that went on failed with exit code {code}: {path}, {killed} kills so far")
         finished += 1
         if (
             is_new
