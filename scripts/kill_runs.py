@@ -82,7 +82,9 @@ def kill_runs(folder: pathlib.Path, *, kills: int, seed: int) -> dict:
             continue
         if code:
             said = (path / "log.txt").read_text()[-3000:]
-            raise SystemExit(f"{said}\na run that went on failed with exit code {code}: {path}, {killed} kills so far")
+            raise SystemExit(
+                f"{said}\na run that went on failed with exit code {code}: {path}, {killed} kills so far"
+            )
         finished += 1
         if (
             is_new

@@ -14,7 +14,8 @@ RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum circumstances start_jax
 0: processes causes
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
-1: envs/minatar/* evaluation/metrics evaluation/comparisons evaluation/results load_config check_config checkpoint
+1: envs/minatar/* evaluation/metrics evaluation/comparisons evaluation/results load_config check_config
+1: check_controls checkpoint
 1: run_dir attempt progress sharding
 1: blocks seating optimiser evaluation/needed evaluation/horizon evaluation/findings
 2: envs/* learners/* imitators/* figures/* keeper trainees
