@@ -356,7 +356,7 @@ def test_two_processes_of_four_devices_leave_what_one_of_eight_does(by_one, tmp_
 def test_two_processes_share_each_imitators_batch_and_weights(by_one, tmp_path):
     folder = tmp_path / "two"
     assert codes(start_job(folder, "--set", 'training.shard="fsdp"')) == [0, 0], said(folder)
-    assert "imitators over 1 of 8 devices, batches and weights over 8" in said(folder)
+    assert "imitators over 2 of 8 devices, batches and weights over 4" in said(folder)
     for first, second in zip(by_one["losses"], json.loads((folder / "losses.json").read_text()), strict=True):
         for key in ("train_loss", "held_out_loss"):
             np.testing.assert_allclose(first[key], second[key], rtol=0, atol=2e-5)
