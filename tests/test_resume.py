@@ -15,6 +15,7 @@ import pytest
 from cl_imitate import load_config, populations
 from cl_imitate.interruption import InterruptedRunError, Notice
 from cl_imitate.keeper import Schedule
+from cl_imitate.run_dir import RunDir
 from cl_imitate.stages.artifacts import load_snapshot
 from cl_imitate.stages.corridor import run_all
 from cl_imitate.stages.run import open_stage_run
@@ -74,6 +75,32 @@ def test_a_run_that_is_stopped_everywhere_ends_as_one_that_is_not(tmp_path, over
         stages = manifest["stages"].values()
         assert sum(stage["attempts"] - 1 for stage in stages) == len(manifest["continued"])
         assert sum(len(stage.get("first_step_seconds", ())) for stage in stages) > 1
+
+
+@pytest.mark.parametrize("overrides", [(), STREAMED], ids=["stored", "streamed"])
+def test_a_run_that_is_cut_off_when_all_parts_of_a_stage_are_done_ends_the_same(
+    tmp_path, monkeypatch, overrides
+):
+    """Every stage, at the instant before it is marked as done: so all that it tells comes from what was kept."""
+    run(tmp_path / "whole", asked=10**9, overrides=overrides)
+    cut_off, finish = [], RunDir.finish
+
+    class CutOffError(Exception):
+        pass
+
+    def cut(self, name, attempt, **facts):
+        if name not in cut_off:
+            cut_off.append(name)
+            raise CutOffError
+        finish(self, name, attempt, **facts)
+
+    monkeypatch.setattr(RunDir, "finish", cut)
+    for _ in range(4):
+        with pytest.raises(CutOffError):
+            run(tmp_path / "cut", asked=10**9, overrides=overrides)
+    run(tmp_path / "cut", asked=10**9, overrides=overrides)
+    assert cut_off == ["simulate", "train", "evaluate", "report"]
+    assert differences(artifacts(tmp_path / "cut"), artifacts(tmp_path / "whole")) == []
 
 
 @pytest.mark.slow

@@ -216,10 +216,11 @@ def _begin_or_go_on(
 
 def _told(source: feeds.Stored | feeds.Streamed) -> dict[str, Any]:
     """What a source has found out so far."""
-    return {"best": {str(fork): level for fork, level in source.best.items()}, "spent": dict(source.spent)}
+    best = {str(fork): level for fork, level in source.best.items()}
+    return {"best_history": best, "spent": dict(source.spent)}
 
 
 def _restore(source: feeds.Stored | feeds.Streamed, told: dict[str, Any]) -> None:
-    for fork, level in ((int(fork), level) for fork, level in told["best"].items()):
+    for fork, level in ((int(fork), level) for fork, level in told["best_history"].items()):
         source.best[fork] = float(np.fmax(level, source.best[fork])) if fork in source.best else level
     source.spent.update(told["spent"])
