@@ -56,12 +56,17 @@ def compare(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     for words in found:
         print(f"warning: {words}", file=sys.stderr)
     rich.console.Console().print(_table(runs), highlight=False)
-    nearer = [one.told(runs[0].name, other.name) for other in runs[1:] for one in over_floor(runs[0], other)]
+    excesses = [over_floor(runs[0], one) for one in runs[1:]]
+    nearer = [
+        one.told(runs[0].name, other.name)
+        for other, some in zip(runs[1:], excesses, strict=True)
+        for one in some
+    ]
     print("\n".join(nearer), end="\n" * bool(nearer))
     figure = comparison([(one.name, one.verdict) for one in runs], runs[0].experiment.rules)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "comparison.csv").write_text(to_csv(runs))
+        (out / "comparison.csv").write_text(to_csv(runs, excesses))
         (out / "comparison.png").write_bytes(figure.png)
         (out / "index.html").write_text(_page(runs, figure, found, nearer), encoding="utf-8")
     except OSError as error:
@@ -123,11 +128,14 @@ def over_floor(first: ComparedRun, other: ComparedRun) -> list[excess.Difference
     return [] if found[0] is None or found[1] is None else excess.differences(found[0], found[1])
 
 
-def to_csv(runs: Sequence[ComparedRun]) -> str:
-    """A line a run: where it lies, what differs, every answer and estimate with its interval, every control's."""
+def to_csv(runs: Sequence[ComparedRun], excesses: Sequence[Sequence[excess.Difference]]) -> str:
+    """A line a run: where it lies, what differs, every answer and estimate with its interval, every control's.
+
+    `excesses`: what `over_floor` says of each run after the first.
+    """
     fields = differing(runs)
     rows = []
-    for number, one in enumerate(runs):
+    for number, (one, over) in enumerate(zip(runs, [[], *excesses], strict=True)):
         row: dict[str, Any] = {
             "run": one.name,
             "path": str(one.path),
@@ -142,7 +150,7 @@ def to_csv(runs: Sequence[ComparedRun]) -> str:
             row |= _estimate(name, question)
         for name, control in one.verdict.get("controls", {}).items():
             row |= _estimates(f"control.{name}", control)
-        for difference in over_floor(runs[0], one) if number else ():
+        for difference in over:
             row |= _estimate(difference.key, dataclasses.asdict(difference))
         rows.append(row)
     stream = io.StringIO()

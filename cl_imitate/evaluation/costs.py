@@ -2,8 +2,8 @@
 
 Operations and bytes are counted (`cost`, and, as programs execute them, `executed`; what it takes to reach a return,
 and to train, is by the latter). Seconds are what the evaluation took, compilation left out, per step of one stream,
-many streams side by side: they hold for this machine, whatever else ran on it, and these batch
-sizes. The posterior's are those of its whole control (compilation too) per step of one hypothesis or arm.
+many streams side by side: they hold for this machine, whatever else ran on it, and these batch sizes. The posterior's
+are those of its whole control (compilation too) per step of one hypothesis or arm.
 
 To reach a return: PROCESS from nothing. The given returns are shares of what the learner gains there over a random
 policy; the steps are those up to the end of the first block in which the mean over learners (and imitator seeds) is as

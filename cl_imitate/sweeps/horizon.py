@@ -178,6 +178,7 @@ def to_csv(points: Sequence[Point]) -> str:
             "point": point.name,
             **point.values,
             "converged": point.converged,
+            "later_converged": point.later_converged,
             "above_floor_nats": point.above_floor,
             "learner_time_constant_steps": point.tau_steps,
             "passes_gate": point.passes_gate,
