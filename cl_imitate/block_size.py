@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from cl_imitate import sharding, simulate
+from cl_imitate.blocks import Blocks
 from cl_imitate.populations import Population
 
 _MAX_STEPS = 256
@@ -63,17 +64,20 @@ class _Trial:
 
     def __init__(self, population: Population, size: int, num_devices: int, num_steps: int):
         some = population.members(np.arange(size * num_devices) % population.num_learners)
-        mesh = sharding.ensemble_mesh(num_devices)
-        self._ensemble = sharding.place(some.newborn(), mesh, simulate.SPECS)
-        self._rest = [
-            sharding.place(tree, mesh, sharding.SPLIT) for tree in (some.streams, some.env_params, some.rates)
-        ]
-        self._static = {**population.program, "mesh": mesh, "num_steps": num_steps}
+        self._blocks = Blocks(some.num_learners, size)
+        self._ensembles = self._blocks.split(some.newborn(), simulate.SPECS)
+        trees = (some.streams, some.env_params, some.rates)
+        self._rest = [self._blocks.split(tree, sharding.SPLIT) for tree in trees]
+        self._static = {**population.program, "num_steps": num_steps}
 
     def seconds(self) -> float:
+        def live(index: int):
+            rest = [trees[index] for trees in self._rest]
+            self._ensembles[index], history = simulate.run_chunk(
+                self._ensembles[index], *rest, **self._static, mode="learn"
+            )
+            return history
+
         start = time.perf_counter()
-        self._ensemble, history = simulate.run_chunk(
-            self._ensemble, *self._rest, **self._static, mode="learn"
-        )
-        jax.block_until_ready((self._ensemble, history))
+        jax.block_until_ready((self._blocks.compute(live), self._ensembles))
         return time.perf_counter() - start

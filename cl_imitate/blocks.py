@@ -1,127 +1,127 @@
-"""An ensemble as rounds of one block a device, each round arrays of its own.
+"""An ensemble as blocks, each arrays of its own on one device, computed by a program for one device.
 
 A compiler orders sums by the sizes that it sees, so a learner's bits depend on the block size: every block has
-exactly that many members, and the last ones are padded with copies of the last member. A loop over blocks inside the
-program would need no rounds, but would copy every block's replay out of the ensemble and back in every chunk.
+exactly that many members, and the last one is padded with copies of the last member. They depend on nothing else: one
+program split over devices would pass through other stages of the compiler than one for a single device, and round
+otherwise (XLA's partitioning passes; 6e-8 of a learner's weights after 24 steps). A loop over blocks inside the program
+would copy every block's replay out of the ensemble and back in every chunk.
 
-Axes: N members, D devices, R rounds, b members of a block. On N, devices lie outermost and then rounds.
+Axes: N members, B blocks, b members of a block.
 """
 
+import concurrent.futures
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from cl_imitate import sharding
 
 
 class Blocks:
-    """How `num_members` are dealt out; nothing is computed here.
+    """How `num_members` are dealt out to devices.
 
     Attributes:
-      num_rounds: R.
-      mesh: of D devices, at most as many as there are blocks.
+      devices: where each of the B blocks is computed; a device's blocks are neighbours.
     """
 
     def __init__(self, num_members: int, block_size: int, devices: sharding.Devices | None = None):
-        """`devices`: those to use; None: all local ones."""
+        """`devices`: those to use, as many as there are blocks at most; None: all local ones."""
+        devices = jax.local_devices() if devices is None else devices
         num_blocks = -(-num_members // block_size)
-        num_devices = min(num_blocks, len(jax.local_devices() if devices is None else devices))
-        self.num_rounds = -(-num_blocks // num_devices)
-        self.mesh = sharding.ensemble_mesh(num_devices, devices)
-        self._num_members = num_members
-        self._shape = (num_devices, self.num_rounds, block_size)
+        self._each = -(-num_blocks // len(devices))  # blocks of a device; the last one may have fewer
+        self.devices = [devices[index // self._each] for index in range(num_blocks)]
+        self.mesh = sharding.mesh_of(list(dict.fromkeys(self.devices)))
+        self._num_members, self._size = num_members, block_size
 
     def split(self, tree: Any, specs: Any) -> list[Any]:
-        """Leaves [N, ...] -> R trees of leaves [D * b, ...] on the mesh; scalars go into every one.
+        """Leaves [N, ...] -> B trees of leaves [b, ...] on the devices; scalars go into every one.
 
-        `specs` is a prefix of the tree: sharding.SPLIT, or sharding.WHOLE for scalars. With one round and nothing
-        to pad, leaves that are already in place are not copied.
+        `specs` is a prefix of the tree: sharding.SPLIT, or sharding.WHOLE for scalars. Where a device has one block
+        and nothing is padded, leaves that are already in place are not copied.
         """
         whole = sharding.place(self._padded(tree), self.mesh, specs)
-        if self.num_rounds == 1:
-            return [whole]
-        static = {"mesh": self.mesh, "specs": specs, "num_rounds": self.num_rounds}
-        return [_take(whole, index, **static) for index in range(self.num_rounds)]
+        parts = {device: _on(device, whole) for device in self.mesh.devices.flat}
+        if self._each == 1:
+            return [parts[device] for device in self.devices]
+        return [
+            _take(parts[device], index % self._each, size=self._size)
+            for index, device in enumerate(self.devices)
+        ]
 
-    def join(self, rounds: list[Any], specs: Any) -> Any:
-        """The inverse, padding left out. With one round and nothing padded, these are the same arrays."""
-        if self.num_rounds == 1:
-            (whole,) = rounds
-        else:
-            static = {"mesh": self.mesh, "specs": specs, "num_rounds": self.num_rounds}
-            whole = _room(rounds[0], **static)
-            for index, one in enumerate(rounds):
-                whole = _put(whole, one, index, **static)
-        return self._counted(whole)
+    def join(self, blocks: list[Any], specs: Any) -> Any:
+        """The inverse, padding left out: arrays split over the devices."""
+        by_device: dict[Any, list[Any]] = {device: [] for device in self.devices}
+        for device, block in zip(self.devices, blocks, strict=True):
+            by_device[device].append(block)
+        parts = [some + some[-1:] * (self._each - len(some)) for some in by_device.values()]
+        joined = [_joined(*some) if len(some) > 1 else some[0] for some in parts]
+        return self._counted(sharding.assembled(joined, self.mesh, specs))
 
-    def on_host(self, rounds: list[Any]) -> Any:
-        """What R rounds of compute left, leaves [D * b, ...] -> [N, ...]. Waits for it."""
-        if self.num_rounds == 1:
-            return self._counted(rounds[0])
+    def on_host(self, blocks: list[Any]) -> Any:
+        """What B blocks left, leaves [b, ...] -> [N, ...]. Waits for it."""
 
         def gather(*parts):
-            stacked = np.stack(
-                [np.asarray(x).reshape(self._shape[0], -1, *x.shape[1:]) for x in parts], axis=1
-            )
-            return stacked.reshape(-1, *parts[0].shape[1:])
+            return np.concatenate([np.asarray(x) for x in parts])[: self._num_members]
 
-        return self._counted(jax.tree.map(gather, *rounds))
+        return jax.tree.map(gather, *blocks)
+
+    def compute(self, one: Callable[[int], Any]) -> list[Any]:
+        """`one(block)` for every block, in turn on each device.
+
+        Devices have threads of their own: a program is compiled for each, and the first call waits for that.
+        """
+        if self.mesh.size == 1:
+            return [one(index) for index in range(len(self.devices))]
+        turns = [
+            range(first, min(first + self._each, len(self.devices)))
+            for first in range(0, len(self.devices), self._each)
+        ]
+        with concurrent.futures.ThreadPoolExecutor(len(turns)) as pool:
+            return [
+                result
+                for some in pool.map(lambda turn: [one(index) for index in turn], turns)
+                for result in some
+            ]
 
     def _padded(self, tree: Any) -> Any:
-        num = int(np.prod(self._shape))
+        num = self.mesh.size * self._each * self._size
         if num == self._num_members:
             return tree
         members = np.minimum(np.arange(num), self._num_members - 1)
         return jax.tree.map(lambda x: x[members] if x.ndim else x, tree)
 
     def _counted(self, tree: Any) -> Any:
-        if int(np.prod(self._shape)) == self._num_members:
+        if self.mesh.size * self._each * self._size == self._num_members:
             return tree
         return jax.tree.map(lambda x: x[: self._num_members] if x.ndim else x, tree)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "specs", "num_rounds"))
-def _take(whole: Any, index: int, *, mesh: Mesh, specs: Any, num_rounds: int) -> Any:
-    """One round out of all of them."""
+def _on(device: Any, whole: Any) -> Any:
+    """A device's part of arrays that lie on several."""
 
-    def local(whole, index):
-        def one(x):
-            return x.reshape(num_rounds, -1, *x.shape[1:])[index] if x.ndim else x
+    def part(x: jax.Array) -> jax.Array:
+        if len(x.sharding.device_set) == 1:
+            return x
+        return next(shard.data for shard in x.addressable_shards if shard.device == device)
 
-        return jax.tree.map(one, whole)
-
-    return sharding.over_ensemble(local, mesh, in_specs=(specs, sharding.WHOLE), out_specs=specs)(
-        whole, index
-    )
+    return jax.tree.map(part, whole)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "specs", "num_rounds"))
-def _room(one: Any, *, mesh: Mesh, specs: Any, num_rounds: int) -> Any:
-    """Zeros for as many rounds."""
+@functools.partial(jax.jit, static_argnames=("size",))
+def _take(part: Any, index: int, *, size: int) -> Any:
+    """One block out of a device's, and scalars of its own: it will be donated."""
 
-    def local(one):
-        return jax.tree.map(
-            lambda x: jnp.zeros((num_rounds * x.shape[0], *x.shape[1:]), x.dtype) if x.ndim else x, one
-        )
+    def one(x):
+        return x.reshape(-1, size, *x.shape[1:])[index] if x.ndim else jnp.copy(x)
 
-    return sharding.over_ensemble(local, mesh, in_specs=(specs,), out_specs=specs)(one)
+    return jax.tree.map(one, part)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "specs", "num_rounds"), donate_argnames=("whole",))
-def _put(whole: Any, one: Any, index: int, *, mesh: Mesh, specs: Any, num_rounds: int) -> Any:
-    """One round into its place; scalars are the round's."""
-
-    def local(whole, one, index):
-        def put(all_of_it, x):
-            return (
-                jax.lax.dynamic_update_slice_in_dim(all_of_it, x, index * x.shape[0], axis=0) if x.ndim else x
-            )
-
-        return jax.tree.map(put, whole, one)
-
-    specs_in = (specs, specs, sharding.WHOLE)
-    return sharding.over_ensemble(local, mesh, in_specs=specs_in, out_specs=specs)(whole, one, index)
+@jax.jit
+def _joined(*blocks: Any) -> Any:
+    """A device's blocks; scalars are the first's."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x) if x[0].ndim else jnp.copy(x[0]), *blocks)

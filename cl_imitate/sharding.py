@@ -1,8 +1,9 @@
 """One mesh: members of an ensemble are split over its axis `ensemble`, batches (and weights, if asked) over `data`.
 
-Along `ensemble` nothing is exchanged. So where there are only members, each process of a job may as well run its own
-stretch of this axis on its own devices, at its own pace: simulation and evaluation do. Training is one program over the
-devices of all processes.
+Along `ensemble` nothing is exchanged. So where there are only members, each process of a job runs its own stretch of
+this axis on its own devices, at its own pace: simulation and evaluation do. Learners, and imitators that one process
+trains by member, are blocks on one device each (see `blocks`). Other training is one program over the devices of all
+processes.
 """
 
 import math
@@ -30,8 +31,12 @@ WHOLE = PartitionSpec()
 def ensemble_mesh(num_members: int, devices: Devices | None = None) -> Mesh:
     """A mesh of as many of the devices (default: all local ones) as divide the ensemble evenly."""
     devices = jax.local_devices() if devices is None else devices
-    count = math.gcd(num_members, len(devices))
-    return jax.make_mesh((count,), (ENSEMBLE,), devices=devices[:count], axis_types=(AxisType.Auto,))
+    return mesh_of(devices[: math.gcd(num_members, len(devices))])
+
+
+def mesh_of(devices: Devices) -> Mesh:
+    """All of these along `ensemble`."""
+    return jax.make_mesh((len(devices),), (ENSEMBLE,), devices=devices, axis_types=(AxisType.Auto,))
 
 
 def training_mesh(
@@ -127,6 +132,22 @@ def place(tree, mesh: Mesh, specs):
     )
     leaves = jax.tree.broadcast(shardings, tree, is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
     return jax.tree.map(_put, tree, leaves)
+
+
+def assembled(parts: Sequence[Any], mesh: Mesh, specs: Any) -> Any:
+    """The inverse of `place`: one tree of arrays out of each device's part of it, nothing copied."""
+    shardings = jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
+    )
+    leaves = jax.tree.broadcast(shardings, parts[0], is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
+
+    def whole(sharding: NamedSharding, *arrays: jax.Array) -> jax.Array:
+        shape = arrays[0].shape
+        if sharding.spec != WHOLE:
+            shape = (len(arrays) * shape[0], *shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, list(arrays))
+
+    return jax.tree.map(whole, leaves, *parts)
 
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.sharding import Mesh
 
 from cl_imitate import config, keys, sharding
 from cl_imitate.blocks import Blocks
@@ -199,7 +198,31 @@ def _scan(body, carry, length: int):
     return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), records)
 
 
-def _chunk(ensemble, streams, env_params, rates, *, env, dqn, learner, num_steps, mode):
+@functools.partial(
+    jax.jit,
+    static_argnames=("env", "dqn", "learner", "num_steps", "mode"),
+    donate_argnames=("ensemble",),
+)
+def run_chunk(
+    ensemble: Ensemble,
+    streams: Streams,
+    env_params: Any,
+    rates: DQNHyperparams,
+    *,
+    env: Env,
+    dqn: DQN,
+    learner: config.Learner,
+    num_steps: int,
+    mode: Mode,
+) -> tuple[Ensemble, History]:
+    """`num_steps` steps of one block of learners; the ensemble is donated, and its replay is written in place. Returns
+    it, and the history [N, num_steps].
+
+    How a compiler orders a sum depends on the sizes it sees: a learner's bits depend on the block size, which is N
+    here. `num_steps` must be a multiple of `learner.steps_per_update`, and of the target period or the reverse
+    (`chunk_plan` sees to it).
+    """
+
     def step(carry, _):
         carry, record = env_step(
             carry, streams, env_params, rates, env=env, dqn=dqn, learner=learner, mode=mode
@@ -242,39 +265,6 @@ def _chunk(ensemble, streams, env_params, rates, *, env, dqn, learner, num_steps
     return ensemble, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), record)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("env", "dqn", "learner", "num_steps", "mode", "mesh"),
-    donate_argnames=("ensemble",),
-)
-def run_chunk(
-    ensemble: Ensemble,
-    streams: Streams,
-    env_params: Any,
-    rates: DQNHyperparams,
-    *,
-    env: Env,
-    dqn: DQN,
-    learner: config.Learner,
-    num_steps: int,
-    mode: Mode,
-    mesh: Mesh,
-) -> tuple[Ensemble, History]:
-    """`num_steps` steps of one block of learners a device; the ensemble is donated, and its replay is written in
-    place. Returns it, and the history [N, num_steps].
-
-    How a compiler orders a sum depends on the sizes it sees: a learner's bits depend on the block size (N divided
-    by the mesh's devices), and on nothing else about N. `num_steps` must be a multiple of
-    `learner.steps_per_update`, and of the target period or the reverse (`chunk_plan` sees to it).
-    """
-    body = functools.partial(_chunk, env=env, dqn=dqn, learner=learner, num_steps=num_steps, mode=mode)
-    split = sharding.SPLIT
-    sharded = sharding.over_ensemble(
-        body, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split)
-    )
-    return sharded(ensemble, streams, env_params, rates)
-
-
 @functools.partial(jax.jit, static_argnames=("env", "dqn"))
 def begin_episode(
     ensemble: Ensemble, reset_keys: jax.Array, env_params: Any, *, env: Env, dqn: DQN
@@ -310,7 +300,7 @@ def advance(
     else None. The ensemble passed in is consumed. With a script in `streams`, `Followed` takes the history's place.
 
     `chunk_steps` must divide `num_steps` and the rest of the warm-up. Each device (default: all local ones) computes
-    blocks of exactly `block_size` learners, one after the other (`Blocks`).
+    blocks of exactly `block_size` learners, one after the other (`Blocks`); how many devices there are changes no bit.
 
     `on_diverged` is told which learners' weights (bool [N]) are no longer finite after which step, every time that some
     are not; the others live on undisturbed. None: that is an error.
@@ -323,18 +313,14 @@ def advance(
     blocks = Blocks(ensemble.obs.shape[0], block_size, devices)
     ensembles = blocks.split(ensemble, SPECS)
     rest = list(zip(*(blocks.split(x, sharding.SPLIT) for x in (streams, env_params, rates)), strict=True))
-    static = {"env": env, "dqn": dqn, "learner": learner, "num_steps": chunk_steps, "mesh": blocks.mesh}
+    static = {"env": env, "dqn": dqn, "learner": learner, "num_steps": chunk_steps}
     waiting: _Chunk | None = None
     for step in range(first, first + num_steps, chunk_steps):
         mode: Mode = "hold" if hold else "learn"
         if not hold and in_replay + step - first < learner.learning_starts_steps:
             mode = "warm_up" if step < learner.learning_starts_steps else "fill"
-        chunk = _Chunk(step + chunk_steps, [], [])
-        for index in range(blocks.num_rounds):
-            ensembles[index], history = run_chunk(ensembles[index], *rest[index], mode=mode, **static)
-            chunk.histories.append(history)
-            if mode == "learn":
-                chunk.is_finite.append(_is_finite(ensembles[index].learner.params))
+        live = functools.partial(_live, ensembles, rest, mode=mode, **static)
+        chunk = _Chunk(step + chunk_steps, *map(list, zip(*blocks.compute(live), strict=True)))
         if waiting is not None:
             yield None, waiting.checked_history(blocks, on_diverged)
         waiting = chunk
@@ -343,16 +329,24 @@ def advance(
             yield blocks.join(ensembles, SPECS), history
 
 
+def _live(
+    ensembles: list, rest: list, index: int, *, mode: Mode, **static
+) -> tuple[History, jax.Array | None]:
+    """A chunk of one block, whose ensemble is replaced. Its history, and whether weights that learned are finite."""
+    ensembles[index], history = run_chunk(ensembles[index], *rest[index], mode=mode, **static)
+    return history, _is_finite(ensembles[index].learner.params) if mode == "learn" else None
+
+
 class _Chunk(NamedTuple):
     """A chunk that was dispatched and whose history has not been handed out."""
 
     end_step: int
-    histories: list[History]  # a round each
-    is_finite: list[jax.Array]  # likewise, bool; empty where nothing was learned
+    histories: list[History]  # a block each
+    is_finite: list[jax.Array | None]  # likewise, bool; None where nothing was learned
 
     def checked_history(self, blocks: Blocks, on_diverged: Callable[[np.ndarray, int], None]) -> History:
         """The history of the learners that count. Waits for the chunk."""
-        if self.is_finite:
+        if self.is_finite[0] is not None:
             has_diverged = ~np.asarray(blocks.on_host(self.is_finite))
             if has_diverged.any():
                 on_diverged(has_diverged, self.end_step)

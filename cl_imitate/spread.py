@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from cl_imitate import config, processes, sharding, train
@@ -52,15 +51,6 @@ def told(num_members: int, training: config.Training, devices: sharding.Devices 
     return f"; imitators over {mesh.shape[sharding.ENSEMBLE]} of {jax.device_count()} devices{parts.format(data)}"
 
 
-def place_history(history: History, mesh: Mesh, training: config.Training) -> History:
-    """A history [N, T] on the mesh as `train.train_chunk` wants it: on every device, by member one for each."""
-    if training.shard != "members":
-        return sharding.place(history, mesh, sharding.WHOLE)
-    num = mesh.shape[sharding.ENSEMBLE]
-    copies = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (num, *x.shape)), history)
-    return sharding.place(copies, mesh, sharding.SPLIT)
-
-
 def fit(
     trainee: Trainee,
     *,
@@ -81,7 +71,7 @@ def fit(
     mesh = make_mesh(trainee.num_members, training, devices)
     state = sharding.place(trainee.state, mesh, train.specs(trainee.state, mesh, training))
     members = sharding.place(trainee.members(), mesh, sharding.SPLIT)
-    held_out = place_history(trainee.held_out, mesh, training)
+    held_out = sharding.place(trainee.held_out, mesh, sharding.WHOLE)
     static = {"imitator": imitator, "training": training, "context_steps": context_steps, "mesh": mesh}
     compiled: dict[int, Callable[..., Any]] = {}
     history: History | None = None
@@ -90,7 +80,7 @@ def fit(
         if history is None or done >= until:
             history = None  # room for the next
             history, until = trainee.feed(done)
-            history = place_history(history, mesh, training)
+            history = sharding.place(history, mesh, sharding.WHOLE)
         num_updates = min(training.evaluate_every_updates, until - done)
         if num_updates not in compiled:
             compiled[num_updates] = _compile(

@@ -153,13 +153,13 @@ def train_chunk(
     context_steps: int,
     num_updates: int,
     num_places: int = 1,
-    mesh: jax.sharding.Mesh,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[TrainState, jax.Array, jax.Array]:
-    """`num_updates` updates of one block of imitators a device; `state` is donated.
+    """`num_updates` updates of one block of imitators, or with a mesh of one over many devices (see `spread`); `state`
+    is donated.
 
-    `history` and `held_out` are [D, N, T], one for each device, of `num_places` runs in turn; where `training.shard` is
-    not "members", [N, T] on every device. `training` is without its rates. Returns the state, losses [M, num_updates],
-    held-out losses [M].
+    `history` and `held_out` are [N, T], of `num_places` runs in turn; with a mesh on every device. `training` is
+    without its rates. Returns the state, losses [M, num_updates], held-out losses [M].
     """
     chunk = functools.partial(
         _chunk,
@@ -169,16 +169,14 @@ def train_chunk(
         num_updates=num_updates,
         num_places=num_places,
     )
-    if training.shard != "members":
+    if mesh is None or training.shard != "members":
         return chunk(state, members, history, held_out, mesh=mesh)
-
-    def local(state, members, history, held_out):
-        history, held_out = jax.tree.map(lambda x: x[0], (history, held_out))
-        return chunk(state, members, history, held_out, mesh=None)
-
-    split = sharding.SPLIT
+    split, whole = sharding.SPLIT, sharding.WHOLE
     return sharding.over_ensemble(
-        local, mesh, in_specs=(SPECS, split, split, split), out_specs=(SPECS, split, split)
+        functools.partial(chunk, mesh=None),
+        mesh,
+        in_specs=(SPECS, split, whole, whole),
+        out_specs=(SPECS, split, split),
     )(state, members, history, held_out)
 
 
@@ -318,22 +316,17 @@ def fit_together(
             until = min(end for _, end in fed)
             histories = table.place([history for history, _ in fed])
         num_updates = min(training.evaluate_every_updates, until - done)
-        measured = []
-        for index in range(table.blocks.num_rounds):
-            states[index], *losses = train_chunk(
-                states[index],
-                table.members[index],
-                histories[index],
-                held_out[index],
-                imitator=imitator,
-                training=training,
-                context_steps=context_steps,
-                num_updates=num_updates,
-                num_places=table.num_places,
-                mesh=table.blocks.mesh,
-            )
-            measured.append(losses)
-        losses, held_out_losses = (np.asarray(x) for x in table.blocks.on_host(measured))
+        learn = functools.partial(
+            _learn,
+            states,
+            table,
+            (histories, held_out),
+            imitator=imitator,
+            training=training,
+            context_steps=context_steps,
+            num_updates=num_updates,
+        )
+        losses, held_out_losses = table.blocks.on_host(table.blocks.compute(learn))
         done += num_updates
         progress = [
             Progress(done, *(table.seating.part(x, i) for x in (losses, held_out_losses)))
@@ -341,6 +334,17 @@ def fit_together(
         ]
         errors = {i: error for i, one in enumerate(progress) if (error := problem(one))}
         yield Fitted(lambda: table.parts(states, SPECS), progress, errors)
+
+
+def _learn(
+    states: list, table: Table, histories: tuple[list, list], index: int, **static
+) -> tuple[jax.Array, ...]:
+    """A chunk of one block, whose state is replaced: its losses, in training and held out."""
+    read = [some[index] for some in histories]
+    states[index], *losses = train_chunk(
+        states[index], table.members[index], *read, num_places=table.num_places, **static
+    )
+    return tuple(losses)
 
 
 def problem(progress: Progress) -> FloatingPointError | None:

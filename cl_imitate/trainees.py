@@ -69,53 +69,42 @@ class Table:
 
     def __init__(self, trainees: Sequence[Trainee], size: int, devices: sharding.Devices | None):
         num_members = trainees[0].num_members
-        # On as many devices as a run alone would be: a program for more may round otherwise.
-        devices = Blocks(num_members, size, devices).mesh.devices.reshape(-1).tolist()
         self._num, self._states = len(trainees), [trainee.state for trainee in trainees]
         self.seating = Seating(num_members, len(trainees), size)
         self.blocks = Blocks(self._num * self.seating.width, size, devices)
-        num_rounds, num_devices = self.blocks.num_rounds, self.blocks.mesh.devices.size
-        seats = np.arange(num_rounds * num_devices * size).reshape(num_devices, num_rounds, size)
+        seats = np.arange(len(self.blocks.devices) * size).reshape(-1, size)
         whose = np.minimum(seats // self.seating.width, self._num - 1)
-        at_table = [[list(dict.fromkeys(block.tolist())) for block in one] for one in whose]
+        at_table = [list(dict.fromkeys(block.tolist())) for block in whose]
         # As many as a block has room for, whoever is there: the program is the same, and so are the bits.
         self.num_places = max(1, size // Seating(num_members, 2, size).width)
-        self._readers = [[_filled(block, self.num_places) for block in one] for one in at_table]
-        place = {i: block.index(i) for one in at_table for block in one for i in block}
+        self._readers = [_filled(block, self.num_places) for block in at_table]
+        place = {i: block.index(i) for block in at_table for i in block}
         members = [trainee.members(place[i]) for i, trainee in enumerate(trainees)]
         self.members = self.blocks.split(self.seating.join(members), sharding.SPLIT)
 
     def place(self, histories: list[History]) -> list[History]:
-        """For each round the histories [D, num_places * N, T] that its blocks read, each on its block's device."""
-        devices = self.blocks.mesh.devices.reshape(-1).tolist()
-        put: dict[tuple, list[jax.Array]] = {}
-        leaves = [jax.tree.leaves(history) for history in histories]
+        """For each block the histories [num_places * N, T] that it reads, on its device; equal ones lie there once."""
+        put: dict[tuple, History] = {}
 
-        def on(device, readers: tuple[int, ...]) -> list[jax.Array]:
+        def joined(first, *others) -> np.ndarray:
+            return np.concatenate([first, *others]) if others else np.asarray(first)
+
+        def on(device, readers: tuple[int, ...]) -> History:
             if (device, readers) not in put:
-                some = map(list, zip(*(leaves[i] for i in readers), strict=True))
-                joined = [np.concatenate(x) if len(x) > 1 else np.asarray(x[0]) for x in some]
-                put[device, readers] = [jax.device_put(x[None], device) for x in joined]
+                whole = jax.tree.map(joined, *(histories[i] for i in readers))
+                put[device, readers] = jax.device_put(whole, device)
             return put[device, readers]
 
-        sharded = jax.sharding.NamedSharding(self.blocks.mesh, sharding.SPLIT)
-        rounds = []
-        for index in range(self.blocks.num_rounds):
-            parts = [on(device, self._readers[d][index]) for d, device in enumerate(devices)]
-            by_leaf = [[part[number] for part in parts] for number in range(len(leaves[0]))]
-            whole = [
-                jax.make_array_from_single_device_arrays((len(devices), *some[0].shape[1:]), sharded, some)
-                for some in by_leaf
-            ]
-            rounds.append(jax.tree.unflatten(jax.tree.structure(histories[0]), whole))
-        return rounds
+        return [
+            on(device, readers) for device, readers in zip(self.blocks.devices, self._readers, strict=True)
+        ]
 
     def split(self, specs: Any) -> list[Any]:
-        """The states of all trainees, in rounds. `specs`: those of a state."""
+        """The states of all trainees, in blocks. `specs`: those of a state."""
         return self.blocks.split(self.seating.join(self._states), specs)
 
     def parts(self, states: list[Any], specs: Any) -> list[Any]:
-        """Every trainee's state out of the rounds."""
+        """Every trainee's state out of the blocks."""
         whole = self.blocks.join(states, specs)
         return [self.seating.part(whole, i) for i in range(self._num)]
 

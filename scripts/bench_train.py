@@ -166,7 +166,7 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
     import jax.numpy as jnp
     import numpy as np
 
-    from cl_imitate import config, cost, keys, optimiser, sharding, train, trainees
+    from cl_imitate import config, cost, keys, optimiser, train, trainees
     from cl_imitate.imitators import transformer
     from cl_imitate.imitators.attention import window_angles
     from cl_imitate.imitators.base import assemble
@@ -226,7 +226,6 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
         explored=nothing,
     )
     member_keys = keys.members(keys.root(0), 1)
-    mesh = sharding.ensemble_mesh(1)
     members = trainees.Members(
         keys=member_keys,
         fork_steps=jnp.array([4 * context]),
@@ -234,11 +233,9 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
         held_out_keys=member_keys,
         place=jnp.array([0]),
     )
-    state = sharding.place(
-        train.init_train_state(member_keys, imitator=made, training=training), mesh, train.SPECS
-    )
-    small = jax.tree.map(lambda x: jnp.asarray(x[None, :1, :context]), history)
-    history = jax.tree.map(lambda x: jnp.asarray(x[None]), history)
+    state = train.init_train_state(member_keys, imitator=made, training=training)
+    small = jax.tree.map(lambda x: jnp.asarray(x[:1, :context]), history)
+    history = jax.tree.map(jnp.asarray, history)
 
     def turn() -> float:
         nonlocal state
@@ -251,7 +248,6 @@ def _jax_entry(width: int, context: int, batch: int, *, gpu: bool, rematerialise
             training=optimiser.without_rates(training),
             context_steps=context,
             num_updates=num_updates,
-            mesh=mesh,
         )
         return float(losses[0, -1])
 

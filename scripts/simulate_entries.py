@@ -147,29 +147,31 @@ def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[E
     entries = []
     for size in block_size.candidates(num_learners, num_devices()):
         blocks = Blocks(num_learners, size)
-        if blocks.num_rounds * blocks.mesh.devices.size * size != num_learners:
+        if len(blocks.devices) * size != num_learners:
             continue
-        static = {**population.program, "mesh": blocks.mesh, "num_steps": num_steps, "mode": "learn"}
+        static = {**population.program, "num_steps": num_steps, "mode": "learn"}
         trees = (population.streams, population.env_params, population.rates)
         rest = list(zip(*(blocks.split(tree, sharding.SPLIT) for tree in trees), strict=True))
-        rounds = blocks.split(_with_full_replay(population.newborn()), simulate.SPECS)
+        ensembles = blocks.split(_with_full_replay(population.newborn()), simulate.SPECS)
 
         def chunk(ensemble, *rest, static=static):
             ensemble, history = simulate.run_chunk(ensemble, *rest, **static)
             return ensemble if recording == "off" else (ensemble, history)
 
-        program, compile_s, peak_bytes = _compiled(chunk, rounds[0], *rest[0])
-        held_bytes = sum(leaf.nbytes for one in rounds[1:] for leaf in jax.tree.leaves(one))
+        program, compile_s, peak_bytes = _compiled(chunk, ensembles[0], *rest[0])
+        programs = {blocks.devices[0]: program}
+        for index, device in enumerate(blocks.devices):
+            if device not in programs:
+                programs[device], _, _ = _compiled(chunk, ensembles[index], *rest[index])
+        own = blocks.devices.count(blocks.devices[0])  # the first device's blocks, one of which is computed
+        held_bytes = sum(leaf.nbytes for one in ensembles[1:own] for leaf in jax.tree.leaves(one))
         entries.append(
             Entry(
                 {"impl": "ours", "block_size": size, "recording": recording, "replay": replay},
-                _advance(program, rest, recording, population, blocks),
-                rounds,
-                lambda rounds: jax.tree.map(
-                    lambda *xs: np.concatenate([np.asarray(x) for x in xs]),
-                    *[one.learner.params for one in rounds],
-                ),
-                lambda rounds: rounds[0].clock.update,
+                _advance(programs, rest, recording, population, blocks),
+                ensembles,
+                lambda ensembles, blocks=blocks: blocks.on_host([one.learner.params for one in ensembles]),
+                lambda ensembles: ensembles[0].clock.update,
                 num_learners,
                 num_steps,
                 compile_s,
@@ -193,12 +195,16 @@ def _with_full_replay(ensemble: simulate.Ensemble) -> simulate.Ensemble:
     )
 
 
-def _advance(program, rest, recording: str, population, blocks: Blocks) -> Callable:
+def _advance(programs: dict, rest, recording: str, population, blocks: Blocks) -> Callable:
     """One chunk, its history left out, returned, or written to the disk while the next one is computed."""
+
+    def run(ensembles):
+        return blocks.compute(lambda index: programs[blocks.devices[index]](ensembles[index], *rest[index]))
+
     if recording == "off":
-        return lambda rounds: [program(one, *its) for one, its in zip(rounds, rest, strict=True)]
+        return run
     if recording == "memory":
-        return lambda rounds: [program(one, *its)[0] for one, its in zip(rounds, rest, strict=True)]
+        return lambda ensembles: [one for one, _ in run(ensembles)]
     folder = tempfile.TemporaryDirectory()
     writer = store.Writer(
         pathlib.Path(folder.name) / "histories",
@@ -210,9 +216,9 @@ def _advance(program, rest, recording: str, population, blocks: Blocks) -> Calla
     )
     waiting = []
 
-    def advance(rounds):
+    def advance(ensembles):
         assert folder  # kept as long as this function is
-        done = [program(one, *its) for one, its in zip(rounds, rest, strict=True)]
+        done = run(ensembles)
         if waiting:
             writer.append(jax.tree.map(np.asarray, blocks.on_host(waiting.pop())))
         waiting.append([history for _, history in done])

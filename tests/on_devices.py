@@ -21,10 +21,13 @@ def main(out: pathlib.Path, num_devices: int, shards: tuple[str, ...]) -> None:
 
     found = {}
     group = ensembles.group(8)
-    ensemble, history = group.live(group.newborn(), 24, chunk_steps=8, block_size=1)
-    for name, tree in {"snapshot": ensemble, "history": history}.items():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            found[f"{name}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+    for block_size in (3, 1):  # of 3: as many blocks as neither 2 nor 8 devices divide
+        ensemble, history = group.live(group.newborn(), 24, chunk_steps=8, block_size=block_size)
+        for name, tree in {"snapshot": ensemble, "history": history}.items():
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                found[f"learners in blocks of {block_size}: {name}{jax.tree_util.keystr(path)}"] = np.asarray(
+                    leaf
+                )
     found["devices"] = np.array(len(ensemble.obs.sharding.device_set))
     for shard in shards:
         training = config.Training(
@@ -91,7 +94,7 @@ def program(training, state) -> str:
     from tests import test_train
 
     mesh = spread.make_mesh(2, training)
-    history = spread.place_history(test_train.copying_history(), mesh, training)
+    history = sharding.place(test_train.copying_history(), mesh, sharding.WHOLE)
     compiled = train.train_chunk.lower(
         state,
         sharding.place(trainee(training).members(), mesh, sharding.SPLIT),

@@ -24,37 +24,72 @@ def crowd(num: int) -> Crowd:
 
 
 @pytest.mark.parametrize(
-    ("num_members", "block_size", "num_rounds"),
-    [(1, 1, 1), (1, 4, 1), (8, 4, 1), (8, 2, 2), (5, 2, 2), (6, 2, 2), (9, 1, 5)],
+    ("num_members", "block_size", "num_devices", "on"),
+    [
+        (1, 1, 2, [0]),
+        (1, 4, 2, [0]),
+        (8, 4, 2, [0, 1]),
+        (8, 2, 2, [0, 0, 1, 1]),
+        (5, 2, 2, [0, 0, 1]),
+        (6, 2, 1, [0, 0, 0]),
+        (9, 1, 2, [0, 0, 0, 0, 0, 1, 1, 1, 1]),
+    ],
 )
-def test_members_come_back_as_they_were_and_every_block_is_full(num_members, block_size, num_rounds):
-    blocks, whole = Blocks(num_members, block_size), crowd(num_members)
-    rounds = blocks.split(whole, SPECS)
-    devices = blocks.mesh.devices.size
-    assert (len(rounds), blocks.num_rounds) == (num_rounds, num_rounds)
-    assert all(one.name.shape == (devices * block_size, 3) and int(one.clock) == 7 for one in rounds)
-    assert all(one.name.addressable_shards[0].data.shape == (block_size, 3) for one in rounds)
-    for back in (blocks.join(rounds, SPECS).name, blocks.on_host([one.name for one in rounds])):
+def test_members_come_back_as_they_were_and_every_block_is_full(num_members, block_size, num_devices, on):
+    devices = jax.devices()[:num_devices]
+    dealt, whole = Blocks(num_members, block_size, devices), crowd(num_members)
+    blocks = dealt.split(whole, SPECS)
+    assert [devices.index(device) for device in dealt.devices] == on
+    assert [block.name.devices() for block in blocks] == [{device} for device in dealt.devices]
+    assert all(one.name.shape == (block_size, 3) and int(one.clock) == 7 for one in blocks)
+    joined = dealt.join(blocks, SPECS)
+    assert int(joined.clock) == 7
+    for back in (joined.name, dealt.on_host([one.name for one in blocks])):
         np.testing.assert_array_equal(back, whole.name)
 
 
 def test_padding_copies_the_last_member():
-    rounds = Blocks(5, 2).split(crowd(5), SPECS)
-    seen = np.concatenate([np.asarray(one.name[:, 0]) for one in rounds])
-    assert sorted(seen.tolist()) == [0, 3, 6, 9, 12, 12, 12, 12]
+    blocks = Blocks(5, 2).split(crowd(5), SPECS)
+    seen = np.concatenate([np.asarray(one.name[:, 0]) for one in blocks])
+    assert seen.tolist() == [0, 3, 6, 9, 12, 12]
 
 
-def test_a_round_is_arrays_of_its_own_so_that_it_can_be_donated():
-    blocks = Blocks(8, 2)
-    rounds = blocks.split(crowd(8), SPECS)
-    rounds[0] = jax.jit(lambda x: jax.tree.map(lambda y: y + 1, x), donate_argnums=0)(rounds[0])
-    joined = np.asarray(blocks.join(rounds, SPECS).name)
+def test_a_block_is_arrays_of_its_own_so_that_it_can_be_donated():
+    dealt = Blocks(8, 2)
+    blocks = dealt.split(crowd(8), SPECS)
+    blocks[0] = jax.jit(lambda x: jax.tree.map(lambda y: y + 1, x), donate_argnums=0)(blocks[0])
+    joined = np.asarray(dealt.join(blocks, SPECS).name)
     changed = joined != np.asarray(crowd(8).name)
-    np.testing.assert_array_equal(changed.all(axis=1), [True, True, False, False, True, True, False, False])
+    np.testing.assert_array_equal(changed.all(axis=1), [True, True, *[False] * 6])
 
 
-def test_keys_are_dealt_out_too():
-    keys = jax.random.split(jax.random.key(0), 4)
-    rounds = Blocks(4, 1).split(keys, sharding.SPLIT)
-    back = np.stack([np.asarray(jax.random.key_data(one)) for one in rounds], axis=1).reshape(4, -1)
+def test_keys_are_dealt_out_too_and_come_back():
+    keys, dealt = jax.random.split(jax.random.key(0), 4), Blocks(4, 1)
+    blocks = dealt.split(keys, sharding.SPLIT)
+    back = np.concatenate([np.asarray(jax.random.key_data(one)) for one in blocks])
     np.testing.assert_array_equal(back, jax.random.key_data(keys))
+    joined = dealt.join(blocks, sharding.SPLIT)
+    np.testing.assert_array_equal(jax.random.key_data(joined), jax.random.key_data(keys))
+
+
+def test_blocks_are_computed_where_they_are_and_those_of_a_device_in_turn():
+    dealt, seen = Blocks(5, 1), []
+    blocks = dealt.split(crowd(5), SPECS)
+
+    def one(index: int) -> jax.Array:
+        seen.append(index)
+        return blocks[index].name + 1
+
+    found = dealt.compute(one)
+    assert [x.devices() for x in found] == [{device} for device in dealt.devices]
+    np.testing.assert_array_equal(dealt.on_host(found), np.asarray(crowd(5).name) + 1)
+    assert [index for index in seen if index < 3] == [0, 1, 2]
+    assert [index for index in seen if index >= 3] == [3, 4]
+
+
+def test_an_error_in_a_block_is_the_caller_s():
+    def one(index: int) -> None:
+        raise ZeroDivisionError(index)
+
+    with pytest.raises(ZeroDivisionError, match="0"):
+        Blocks(4, 1).compute(one)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cl_imitate import checkpoint, config, sharding, simulate
+from cl_imitate import checkpoint, config, simulate
 from cl_imitate.learners import replay
 from tests.compiles import count_compiles
 from tests.ensembles import LEARNER, assert_same, copy, group
@@ -176,7 +176,6 @@ def test_a_learner_whose_replay_was_emptied_fills_it_by_its_own_policy_before_it
 
 def test_no_branch_and_no_open_loop_is_in_the_learner_s_program():
     one = group(4)
-    mesh = sharding.ensemble_mesh(2)
     jaxpr = jax.make_jaxpr(
         lambda ensemble: simulate.run_chunk(
             ensemble,
@@ -188,7 +187,6 @@ def test_no_branch_and_no_open_loop_is_in_the_learner_s_program():
             learner=one.learner,
             num_steps=8,
             mode="learn",
-            mesh=mesh,
         )
     )(one.newborn())
     text = str(jaxpr)
@@ -241,8 +239,8 @@ def test_the_next_chunk_is_dispatched_before_a_history_is_handed_out(monkeypatch
         (ensemble is None, len(dispatched))
         for ensemble, _ in one.advance(one.newborn(), 40, chunk_steps=8, keep_steps={16})
     ]
-    # an ensemble that is handed out is not yet consumed: at 16, and at the end
-    assert seen == [(True, 2), (False, 2), (True, 4), (True, 5), (False, 5)]
+    # an ensemble that is handed out is not yet consumed: at 16, and at the end; there are two blocks
+    assert seen == [(True, 4), (False, 4), (True, 8), (True, 10), (False, 10)]
 
 
 def test_4096_learners_in_one_program_are_distinct_and_the_same_as_in_small_company():

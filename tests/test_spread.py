@@ -9,7 +9,7 @@ from cl_imitate import config, spread, train
 from tests.ensembles import assert_same
 from tests.on_devices import trainee
 from tests.test_sharding import LOSS_TOLERANCE
-from tests.test_train import copying_history, imitator
+from tests.test_train import imitator
 
 TRAINING = config.Training(
     num_updates=6,
@@ -62,11 +62,3 @@ def test_blocks_that_these_devices_do_not_make_are_refused():
         assert dict(mesh.shape) == {"ensemble": 2, "data": 1}
     with pytest.raises(ValueError, match=r"training.block_size = 1: .* of 2 of 4 imitators. Use 2, or 0."):
         spread.make_mesh(4, dataclasses.replace(TRAINING, block_size=1))
-
-
-def test_by_member_every_device_has_a_copy_of_the_history_for_itself():
-    history, mesh = copying_history(), spread.make_mesh(2, TRAINING)
-    placed = spread.place_history(history, mesh, TRAINING)
-    assert placed.action.shape == (2, *history.action.shape)
-    for shard in placed.action.addressable_shards:
-        np.testing.assert_array_equal(shard.data[0], history.action)

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from cl_imitate import populations, progress, sharding, simulate
-from cl_imitate.blocks import Blocks
 from cl_imitate.evaluation import protocols
 from cl_imitate.histories import store
 from cl_imitate.interruption import InterruptedRunError
@@ -141,8 +140,6 @@ def live(cohort: list[Life], num_steps: int, errors: dict[int, FloatingPointErro
                 num_steps=num_steps - first,
                 chunk_steps=chunk,
                 keep_steps=wanted,
-                # As many as one run alone would take: a program for more may round otherwise.
-                devices=Blocks(seating.num_members, joined.block_size).mesh.devices.reshape(-1).tolist(),
                 on_diverged=on_diverged,
             ),
             start=1,
