@@ -58,6 +58,7 @@ def test_the_hash_differs_after_training_on_either_stream():
     }
     assert len(hashes) == 3
     found = unfrozen.CONTROL.answer(TINY, arrays)
+    assert found["updates"] == 3 * 20  # between four rounds
     assert found["passed"] is True
     stuck = arrays | {"sha256_after own stream": arrays["sha256_before"]}
     assert unfrozen.CONTROL.answer(TINY, stuck)["passed"] is False
@@ -146,6 +147,7 @@ def test_its_worth_is_the_difference_to_the_frozen_one():
             for name, end in ends.items()
         ]
         hashes = {f"sha256_after {name}": np.array("b") for name in unfrozen.STREAMS}
+        hashes["updates"] = np.array(20)
         return gains.keep(cells) | hashes | {"sha256_before": np.array("a")}
 
     found = unfrozen.CONTROL.answer(synthetic.experiment(), arrays(10.0, 6.0))

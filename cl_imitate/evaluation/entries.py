@@ -49,10 +49,10 @@ def parity_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
         "reason": reason,
         "ratio": found.ratio.value,
         "ci95": interval,
-        "argmax": _number(found.argmax_ratio, rules),
-        "probability_of_improvement": _number(found.improvement, rules),
-        "action_divergence_nats": _number(found.divergence, rules),
-        "closed_loop_divergence_nats": _number(found.own_divergence, rules),
+        "argmax": figure(found.argmax_ratio, rules),
+        "probability_of_improvement": figure(found.improvement, rules),
+        "action_divergence_nats": figure(found.divergence, rules),
+        "closed_loop_divergence_nats": figure(found.own_divergence, rules),
         **sizes(found.ratio),
     }
     return entry, found.ratio
@@ -105,14 +105,14 @@ def growth_entry(
         "imitator_time_constant_steps": found.imitator_steps,
         "departure_step": found.departure_steps,
         "departure_side": found.departure_side,
-        "argmax": _number(found.argmax_ratio, rules),
-        "window": _number(found.window_ratio, rules),
-        "ceiling": _number(found.ceiling_ratio, rules),
-        "wiped_gain": _number(found.wiped_gain, rules),
-        "occupancy_distance": _number(found.occupancy_distance, rules),
+        "argmax": figure(found.argmax_ratio, rules),
+        "window": figure(found.window_ratio, rules),
+        "ceiling": figure(found.ceiling_ratio, rules),
+        "wiped_gain": figure(found.wiped_gain, rules),
+        "occupancy_distance": figure(found.occupancy_distance, rules),
         **(
             {
-                "same_window": _number(found.same_window_ratio, rules),
+                "same_window": figure(found.same_window_ratio, rules),
                 "exceeds_its_data": _exceeds_its_data(experiment, cell),
             }
             if own_start
@@ -141,8 +141,8 @@ def _exceeds_its_data(experiment: Experiment, cell: Cell) -> dict:
     return {
         "answer": answer,
         "reason": "the learner that goes on does not pass either" if answer == "void" else None,
-        "over_held": _number(found.imitator_over_held, rules),
-        "over_best_history": _number(found.imitator_over_best, rules),
+        "over_held": figure(found.imitator_over_held, rules),
+        "over_best_history": figure(found.imitator_over_best, rules),
         "best_history_return": found.best_history,
         "best_history_of": "recorded learners"
         if found.best_history_is_recorded
@@ -180,10 +180,10 @@ def rung_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
         "range_up_to": found.ceiling,
         "recovered": found.recovered.value,
         "ci95": interval,
-        "argmax": _number(found.argmax_recovered, rules),
-        "wiped": _number(found.wiped_recovered, rules),
-        "prompted_of_transplanted": _number(found.prompted_recovered, rules),
-        "transplanted_gain": _number(found.transplanted_gain, rules),
+        "argmax": figure(found.argmax_recovered, rules),
+        "wiped": figure(found.wiped_recovered, rules),
+        "prompted_of_transplanted": figure(found.prompted_recovered, rules),
+        "transplanted_gain": figure(found.transplanted_gain, rules),
         **sizes(found.recovered),
     }
     return entry, found.recovered
@@ -200,7 +200,8 @@ def not_run(reason: str, figure: str = "estimate") -> dict:
     return {"answer": "not run", "reason": reason, figure: math.nan, "ci95": (math.nan, math.nan)}
 
 
-def _number(found: Estimate, rules: Rules) -> dict:
+def figure(found: Estimate, rules: Rules) -> dict:
+    """An estimate as the verdict has it."""
     return {"estimate": found.value, "ci95": found.interval(rules.confidence)}
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import config, simulate, statistics
+from cl_imitate.evaluation import entries
 from cl_imitate.evaluation.closed_loop import Frozen, Record
 from cl_imitate.evaluation.controls import gains, scenes
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
@@ -130,17 +131,17 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
     over_held = difference(last["counterfactual"], last["held"], "over held")
     zero = np.zeros_like(first["held"])
     return {
-        **gains.figure(growth["counterfactual"], rules),
+        **entries.figure(growth["counterfactual"], rules),
         "unit": "nats: KL(learner || imitator) of the learner that learns from the imitator's own stream, in the last "
         f"{rules.reference_fraction:.0%} of LATER less the first",
         "meaning": _meaning(growth["counterfactual"], over_held, rules),
-        "over_held": gains.figure(over_held, rules),
-        "growth_of_held": gains.figure(growth["held"], rules),
+        "over_held": entries.figure(over_held, rules),
+        "growth_of_held": entries.figure(growth["held"], rules),
         "first": {
-            name: gains.figure(difference(first[name], zero, f"first {name}"), rules) for name in LEARNERS
+            name: entries.figure(difference(first[name], zero, f"first {name}"), rules) for name in LEARNERS
         },
         "last": {
-            name: gains.figure(difference(last[name], zero, f"last {name}"), rules) for name in LEARNERS
+            name: entries.figure(difference(last[name], zero, f"last {name}"), rules) for name in LEARNERS
         },
         "by_block": {name: np.round(arrays[name].mean(axis=(0, 1)), 4) for name in LEARNERS},
     }

@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from typing import Any
 
 import numpy as np
 
@@ -62,11 +61,6 @@ def estimate(
     rng = np.random.default_rng([experiment.seed, zlib.crc32(label.encode())])
     samples = experiment.rules.bootstrap_samples
     return statistics.estimate(estimator, *arms, task=task, rng=rng, samples=samples)
-
-
-def figure(found: Estimate, rules: Rules) -> dict[str, Any]:
-    """An estimate as the verdict has it."""
-    return {"estimate": found.value, "ci95": found.interval(rules.confidence)}
 
 
 def is_above(found: Estimate, bound: float, rules: Rules) -> bool:

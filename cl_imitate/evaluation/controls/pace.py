@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from cl_imitate import config, simulate, statistics
+from cl_imitate.evaluation import entries
 from cl_imitate.evaluation.controls import gains, scenes
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
 from cl_imitate.evaluation.imitator_arms import imitator_arms
@@ -199,7 +200,7 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
         for g, (factor, ends) in enumerate(zip(factors, arrays["ends"], strict=True))
     ]
     return {
-        **(gains.figure(found, rules) if differ else none),
+        **(entries.figure(found, rules) if differ else none),
         "unit": f"slope of the imitator's improvement over {horizon_steps(experiment)} steps on its learner's, across "
         "learning rates, at equal return",
         "meaning": _meaning(found, rules)
@@ -207,7 +208,7 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
         else "Learners of these rates do not surely improve at different paces after the prompt: there is nothing to "
         "follow.",
         "level": float(arrays["level"]),
-        "learners_differ_by": gains.figure(spread, rules),
+        "learners_differ_by": entries.figure(spread, rules),
         "num_learners": found.num_learners,
         "factors": by_factor,
     }

@@ -13,7 +13,7 @@ import numpy as np
 
 from cl_imitate import keys, statistics, train
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation import metrics
+from cl_imitate.evaluation import entries, metrics
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.controls import gains, scenes
 from cl_imitate.evaluation.controls.study import Arrays, Study
@@ -137,18 +137,18 @@ def answer(experiment: Experiment, arrays: Arrays, words: Words) -> dict[str, An
             "protocol": protocol,
             "fork_step": fork,
             **{
-                key: gains.figure(one, rules)
+                key: entries.figure(one, rules)
                 for key, one in zip(("difference", "real", "altered"), found, strict=True)
             },
         }
         for (protocol, fork), found in compared.items()
     ]
     return {
-        **gains.figure(difference, rules),
+        **entries.figure(difference, rules),
         "unit": f"share of the learner's gain in PROCESS: real imitator less one trained on {words.histories}",
         "meaning": _meaning(experiment, words, difference, real_share, altered_share),
-        "real": gains.figure(real_share, rules),
-        "altered": gains.figure(altered_share, rules),
+        "real": entries.figure(real_share, rules),
+        "altered": entries.figure(altered_share, rules),
         "protocols": further,
     }
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import config, simulate, statistics
+from cl_imitate.evaluation import entries
 from cl_imitate.evaluation.controls import gains, scenes
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
 from cl_imitate.evaluation.imitator_arms import imitator_arms
@@ -146,17 +147,17 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
     is_asked = gains.is_above(end_gain["learning"], 0.0, rules)
     none = {"estimate": np.nan, "ci95": (np.nan, np.nan)}
     return {
-        **(gains.figure(end, rules) if is_asked else none),
+        **(entries.figure(end, rules) if is_asked else none),
         "unit": "the imitator's gain at the end of the horizon over the learner held at the stall: after a stalled "
         "prompt / after a learning one of the same age",
         "meaning": _meaning(first, end, rules)
         if is_asked
         else "Not even after a prompt that shows learning does the "
         "imitator surely come above the stalled learner: nothing could stall.",
-        "at_once": gains.figure(first, rules),
+        "at_once": entries.figure(first, rules),
         "stall_step": stall_step(experiment),
-        "gain_at_once": {name: gains.figure(one, rules) for name, one in first_gain.items()},
-        "gain_at_end": {name: gains.figure(one, rules) for name, one in end_gain.items()},
+        "gain_at_once": {name: entries.figure(one, rules) for name, one in first_gain.items()},
+        "gain_at_end": {name: entries.figure(one, rules) for name, one in end_gain.items()},
     }
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import config, keys, statistics, train
+from cl_imitate.evaluation import entries
 from cl_imitate.evaluation.closed_loop import Frozen, Record
 from cl_imitate.evaluation.controls import gains, scenes
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
@@ -77,6 +78,11 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def stream(self, seed: int) -> tuple[History, int]:
         """What is trained on now: histories [n, T], and how much of them has been lived."""
+
+    @property
+    def num_updates(self) -> int:
+        """Made so far on each imitator."""
+        return int(self._states[0].update)
 
     def after_block(self, params: Any, record: Record) -> Any:
         """What `imitator_arms` calls: trains where a round ends, but for the last one."""
@@ -195,7 +201,7 @@ def _measure(study: Study) -> Arrays:
     frozen = study.imitators[study.frozen.context_steps][fork]
     cells = scenes.beside_learners(study, protocol, frozen=frozen)
     scene, later = scenes.scene_of(study, protocol), cells[-1]
-    hashes = {"sha256_before": np.array(digest(frozen.params))}
+    facts = {"sha256_before": np.array(digest(frozen.params))}
     for name, trainer in trainers(study, scene, frozen).items():
         arms = imitator_arms(
             scene,
@@ -209,8 +215,9 @@ def _measure(study: Study) -> Arrays:
         )
         returns = {**later.returns, "imitator": arms.returns["imitator"]}
         cells.append(dataclasses.replace(later, name=later.name.replace("frozen", name, 1), returns=returns))
-        hashes[f"sha256_after {name}"] = np.array(digest(trainer.params))
-    return gains.keep(cells) | hashes
+        facts[f"sha256_after {name}"] = np.array(digest(trainer.params))
+        facts["updates"] = np.array(trainer.num_updates)
+    return gains.keep(cells) | facts
 
 
 def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
@@ -233,14 +240,14 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
     before = str(arrays["sha256_before"])
     after = {name: str(arrays[f"sha256_after {name}"]) for name in STREAMS}
     return {
-        **gains.figure(more[STREAMS[0]], rules),
+        **entries.figure(more[STREAMS[0]], rules),
         "passed": all(one != before for one in after.values()),
         "unit": "share of the learner's gain in LATER: imitator trained on, on the stream of the learner that goes on, "
         "less the frozen one",
         "meaning": _meaning(more[STREAMS[0]], shares["frozen"], rules),
-        "own_stream": gains.figure(more[STREAMS[1]], rules),
-        "later_ratio": {name: gains.figure(found, rules) for name, found in shares.items()},
-        "updates": (experiment.controls.test_time_rounds - 1) * experiment.controls.test_time_updates,
+        "own_stream": entries.figure(more[STREAMS[1]], rules),
+        "later_ratio": {name: entries.figure(found, rules) for name, found in shares.items()},
+        "updates": int(arrays["updates"]),
         "sha256_before": before,
         "sha256_after": after,
     }
