@@ -29,13 +29,14 @@ class Blocks:
     """
 
     def __init__(self, num_members: int, block_size: int, devices: sharding.Devices | None = None):
-        """`devices`: those to use, as many as there are blocks at most; None: all local ones."""
+        """`devices`: those to use, of which some are left out if fewer are done as soon; None: all local ones."""
         devices = jax.local_devices() if devices is None else devices
         num_blocks = -(-num_members // block_size)
         self._each = -(-num_blocks // len(devices))  # blocks of a device; the last one may have fewer
         self.devices = [devices[index // self._each] for index in range(num_blocks)]
-        self.mesh = sharding.mesh_of(list(dict.fromkeys(self.devices)))
+        self._mesh = sharding.mesh_of(list(dict.fromkeys(self.devices)))
         self._num_members, self._size = num_members, block_size
+        self._num_places = self._mesh.size * self._each * block_size
 
     def split(self, tree: Any, specs: Any) -> list[Any]:
         """Leaves [N, ...] -> B trees of leaves [b, ...] on the devices; scalars go into every one.
@@ -43,8 +44,8 @@ class Blocks:
         `specs` is a prefix of the tree: sharding.SPLIT, or sharding.WHOLE for scalars. Where a device has one block
         and nothing is padded, leaves that are already in place are not copied.
         """
-        whole = sharding.place(self._padded(tree), self.mesh, specs)
-        parts = {device: _on(device, whole) for device in self.mesh.devices.flat}
+        whole = sharding.place(self._padded(tree), self._mesh, specs)
+        parts = {device: _on(device, whole) for device in self._mesh.devices.flat}
         if self._each == 1:
             return [parts[device] for device in self.devices]
         return [
@@ -53,51 +54,56 @@ class Blocks:
         ]
 
     def join(self, blocks: list[Any], specs: Any) -> Any:
-        """The inverse, padding left out: arrays split over the devices."""
+        """The inverse, padding left out: arrays split over the devices, or whole on the first one where these have
+        unequal parts of N."""
+        if self._num_places != self._num_members:
+            here = [jax.device_put(block, self.devices[0]) for block in blocks]
+            return jax.tree.map(lambda x: x[: self._num_members] if x.ndim else x, _joined(*here))
         by_device: dict[Any, list[Any]] = {device: [] for device in self.devices}
         for device, block in zip(self.devices, blocks, strict=True):
             by_device[device].append(block)
-        parts = [some + some[-1:] * (self._each - len(some)) for some in by_device.values()]
-        joined = [_joined(*some) if len(some) > 1 else some[0] for some in parts]
-        return self._counted(sharding.assembled(joined, self.mesh, specs))
+        joined = [_joined(*some) if len(some) > 1 else some[0] for some in by_device.values()]
+        return sharding.assembled(joined, self._mesh, specs)
 
     def on_host(self, blocks: list[Any]) -> Any:
         """What B blocks left, leaves [b, ...] -> [N, ...]. Waits for it."""
+        for leaf in jax.tree.leaves(blocks):
+            leaf.copy_to_host_async()
 
-        def gather(*parts):
-            return np.concatenate([np.asarray(x) for x in parts])[: self._num_members]
+        def gather(first, *others):
+            whole = np.concatenate([first, *others]) if others else np.asarray(first)
+            return whole[: self._num_members]
 
         return jax.tree.map(gather, *blocks)
 
     def compute(self, one: Callable[[int], Any]) -> list[Any]:
         """`one(block)` for every block, in turn on each device.
 
-        Devices have threads of their own: a program is compiled for each, and the first call waits for that.
+        Devices have threads of their own, because the first call compiles a program for each of them. On an accelerator
+        the first device goes ahead, and the others find its program in the compilation cache: where a compiler tries
+        what is fastest, they all have the same. Threads do not know of a caller's `with jax.default_matmul_precision`
+        and the like.
         """
-        if self.mesh.size == 1:
-            return [one(index) for index in range(len(self.devices))]
         turns = [
             range(first, min(first + self._each, len(self.devices)))
             for first in range(0, len(self.devices), self._each)
         ]
-        with concurrent.futures.ThreadPoolExecutor(len(turns)) as pool:
-            return [
-                result
-                for some in pool.map(lambda turn: [one(index) for index in turn], turns)
-                for result in some
-            ]
+
+        def take(turn: range) -> list[Any]:
+            return [one(index) for index in turn]
+
+        num_ahead = 0 if self.devices[0].platform == "cpu" and len(turns) > 1 else 1
+        done = [take(turn) for turn in turns[:num_ahead]]
+        if rest := turns[num_ahead:]:
+            with concurrent.futures.ThreadPoolExecutor(len(rest)) as pool:
+                done.extend(pool.map(take, rest))
+        return [result for some in done for result in some]
 
     def _padded(self, tree: Any) -> Any:
-        num = self.mesh.size * self._each * self._size
-        if num == self._num_members:
+        if self._num_places == self._num_members:
             return tree
-        members = np.minimum(np.arange(num), self._num_members - 1)
+        members = np.minimum(np.arange(self._num_places), self._num_members - 1)
         return jax.tree.map(lambda x: x[members] if x.ndim else x, tree)
-
-    def _counted(self, tree: Any) -> Any:
-        if self.mesh.size * self._each * self._size == self._num_members:
-            return tree
-        return jax.tree.map(lambda x: x[: self._num_members] if x.ndim else x, tree)
 
 
 def _on(device: Any, whole: Any) -> Any:

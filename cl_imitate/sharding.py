@@ -35,8 +35,8 @@ def ensemble_mesh(num_members: int, devices: Devices | None = None) -> Mesh:
 
 
 def mesh_of(devices: Devices) -> Mesh:
-    """All of these along `ensemble`."""
-    return jax.make_mesh((len(devices),), (ENSEMBLE,), devices=devices, axis_types=(AxisType.Auto,))
+    """All of these along `ensemble`, in this order (`jax.make_mesh` may pick another)."""
+    return Mesh(np.array(devices), (ENSEMBLE,), axis_types=(AxisType.Auto,))
 
 
 def training_mesh(

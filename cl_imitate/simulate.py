@@ -312,6 +312,7 @@ def advance(
     first, in_replay = int(ensemble.clock.step), int(ensemble.clock.cursor.num_added) - 1
     blocks = Blocks(ensemble.obs.shape[0], block_size, devices)
     ensembles = blocks.split(ensemble, SPECS)
+    del ensemble  # its room is needed
     rest = list(zip(*(blocks.split(x, sharding.SPLIT) for x in (streams, env_params, rates)), strict=True))
     static = {"env": env, "dqn": dqn, "learner": learner, "num_steps": chunk_steps}
     waiting: _Chunk | None = None

@@ -1,9 +1,9 @@
 """Next-action prediction on learners' histories: the only learning an imitator ever does.
 
-M imitators (seeds x forks) are trained in lockstep as one `vmap`, split over the local devices; those of several runs,
-each on its own histories, in one program. (Over the devices of several processes, or with each imitator's batch and
-weights split too: `spread`.) Histories stay on the device; an update's windows are drawn from a key folded with the
-update's number, so a resume is exact.
+M imitators (seeds x forks) are trained in lockstep, in blocks on the local devices; those of several runs, each on its
+own histories, in the same blocks. (Over the devices of several processes, or with each imitator's batch and weights
+split too: `spread`.) Histories stay on the device; an update's windows are drawn from a key folded with the update's
+number, so a resume is exact.
 """
 
 import dataclasses
@@ -294,7 +294,7 @@ def fit_together(
     context_steps: int,
     devices: sharding.Devices | None = None,
 ) -> Iterator[Fitted]:
-    """Train the imitators of several runs in one program, by member, yielding after every chunk.
+    """Train the imitators of several runs side by side, by member, yielding after every chunk.
 
     All trainees have gone equally far, and their configs differ in rates only. A run that diverges does not disturb
     the others; it is for the caller to leave it out of what comes next.
@@ -311,10 +311,10 @@ def fit_together(
     done, until = int(first.state.update), -1
     while done < training.num_updates:
         if done >= until:
-            histories = []  # room for the next
+            histories.clear()  # room for the next
             fed = [trainee.feed(done) for trainee in trainees]
             until = min(end for _, end in fed)
-            histories = table.place([history for history, _ in fed])
+            histories.extend(table.place([history for history, _ in fed]))
         num_updates = min(training.evaluate_every_updates, until - done)
         learn = functools.partial(
             _learn,

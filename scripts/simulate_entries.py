@@ -179,9 +179,7 @@ def _ours(arguments, name, num_learners, replay, num_steps, recording) -> list[E
             )
         )
     if not entries:
-        raise SystemExit(
-            f"{num_learners} learners do not split evenly over {num_devices()} devices: change --learners"
-        )
+        raise SystemExit(f"{num_learners} learners do not make whole blocks: change --learners")
     return entries
 
 

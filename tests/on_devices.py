@@ -29,6 +29,9 @@ def main(out: pathlib.Path, num_devices: int, shards: tuple[str, ...]) -> None:
                     leaf
                 )
     found["devices"] = np.array(len(ensemble.obs.sharding.device_set))
+    state, measured = blocks_of_one_imitator()
+    for path, leaf in jax.tree_util.tree_leaves_with_path((state, measured)):
+        found[f"imitators in blocks of 1: {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
     for shard in shards:
         training = config.Training(
             shard=shard,
@@ -59,6 +62,19 @@ def main(out: pathlib.Path, num_devices: int, shards: tuple[str, ...]) -> None:
         found[f"{shard} part of a member on one device"] = np.array(largest)
         found[f"{shard} program"] = np.array(program(training, state))
     np.savez(out, **found)
+
+
+def blocks_of_one_imitator() -> tuple:
+    """Two imitators, a block each: their state, and what was measured, after a few updates."""
+    from cl_imitate import config, train
+    from tests import test_train
+
+    training = config.Training(
+        num_updates=4, batch_size=8, evaluate_every_updates=4, evaluate_windows=16, block_size=1
+    )
+    *_, fitted = train.fit_together([trainee(training)], imitator=test_train.imitator(), context_steps=16)
+    [state], [measured] = fitted.states(), fitted.progress
+    return state, (measured.train_loss, measured.held_out_loss)
 
 
 def trainee(training, num_members: int = 2):

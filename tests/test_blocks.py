@@ -1,5 +1,7 @@
 """Members are dealt out to blocks and come back in their order."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,11 +74,29 @@ def test_keys_are_dealt_out_too_and_come_back():
     np.testing.assert_array_equal(jax.random.key_data(joined), jax.random.key_data(keys))
 
 
+def test_what_devices_have_unequal_parts_of_is_joined_on_one_of_them_and_not_copied_to_all():
+    dealt = Blocks(5, 2)
+    joined = dealt.join(dealt.split(crowd(5), SPECS), SPECS)
+    assert joined.name.devices() == joined.clock.devices() == {jax.devices()[0]}
+    even = Blocks(4, 2)
+    assert even.join(even.split(crowd(4), SPECS), SPECS).name.addressable_shards[0].data.shape == (2, 3)
+
+
+def test_members_are_where_the_order_of_the_devices_says():
+    dealt = Blocks(4, 2, jax.devices()[::-1])
+    blocks = dealt.split(crowd(4), SPECS)
+    assert [block.name.devices() for block in blocks] == [{device} for device in jax.devices()[::-1]]
+    np.testing.assert_array_equal(dealt.on_host([one.name for one in blocks]), crowd(4).name)
+    np.testing.assert_array_equal(dealt.join(blocks, SPECS).name, crowd(4).name)
+
+
 def test_blocks_are_computed_where_they_are_and_those_of_a_device_in_turn():
-    dealt, seen = Blocks(5, 1), []
+    dealt, seen, together = Blocks(5, 1), [], threading.Barrier(2, timeout=30)
     blocks = dealt.split(crowd(5), SPECS)
 
     def one(index: int) -> jax.Array:
+        if index in (0, 3):
+            together.wait()  # the first of each device: one does not wait for the other
         seen.append(index)
         return blocks[index].name + 1
 
@@ -87,9 +107,10 @@ def test_blocks_are_computed_where_they_are_and_those_of_a_device_in_turn():
     assert [index for index in seen if index >= 3] == [3, 4]
 
 
-def test_an_error_in_a_block_is_the_caller_s():
+def test_an_error_in_a_block_of_any_device_is_the_caller_s():
     def one(index: int) -> None:
-        raise ZeroDivisionError(index)
+        if index == 2:
+            raise ZeroDivisionError(index)
 
-    with pytest.raises(ZeroDivisionError, match="0"):
+    with pytest.raises(ZeroDivisionError, match="2"):
         Blocks(4, 1).compute(one)

@@ -42,8 +42,9 @@ def named(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
-def test_learners_live_the_same_lives_to_the_bit_on_one_device_and_on_several(found, devices):
-    one, several = named(found[1], "learners"), named(found[devices], "learners")
+@pytest.mark.parametrize("who", ["learners", "imitators"])
+def test_blocks_have_the_same_bits_on_one_device_and_on_several(found, devices, who):
+    one, several = named(found[1], f"{who} in blocks"), named(found[devices], f"{who} in blocks")
     assert one.keys() == several.keys()
     assert one
     for name, array in one.items():

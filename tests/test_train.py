@@ -1,5 +1,6 @@
 """Training in lockstep: members as if alone, resumable, and it learns what can be learned."""
 
+import dataclasses
 import functools
 
 import jax
@@ -71,6 +72,35 @@ def test_what_can_be_predicted_is_learned():
     first, last = steps[0][1], steps[-1][1]
     assert first.train_loss[:, 0] == pytest.approx(np.log(4), abs=0.7)
     assert (last.held_out_loss < 0.3).all(), last.held_out_loss
+
+
+def test_a_history_that_was_read_leaves_the_device_before_the_next_is_fed():
+    training = dataclasses.replace(TRAINING, num_updates=6, evaluate_every_updates=2)
+    history = jax.tree.map(
+        lambda x: np.asarray(x)[:-1], copying_history()
+    )  # of a shape that nothing else has
+    held_out = jax.tree.map(lambda x: x[:3], history)
+    on_device = []
+
+    def feed(update: int):
+        on_device.append(sum(x.shape == history.action.shape for x in jax.live_arrays()))
+        return history, update + 2
+
+    member_keys = keys.members(keys.root(0), 1)
+    fitting = train.fit(
+        train.init_train_state(member_keys, imitator=imitator(), training=training),
+        member_keys,
+        jnp.full(1, 64),
+        feed,
+        held_out,
+        jax.random.key(9),
+        imitator=imitator(),
+        training=training,
+        context_steps=16,
+    )
+    for _ in fitting:
+        pass
+    assert on_device == [0, 0, 0]
 
 
 def test_a_member_is_trained_as_if_it_were_alone():

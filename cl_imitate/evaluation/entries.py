@@ -195,9 +195,9 @@ def generator_of(experiment: Experiment, cell: Cell, purpose: str = "") -> np.ra
     return np.random.default_rng([experiment.seed, zlib.crc32(label.encode())])
 
 
-def not_run(reason: str, figure: str = "estimate") -> dict:
-    """The entry of what cannot be asked; `figure` is what its estimate is called."""
-    return {"answer": "not run", "reason": reason, figure: math.nan, "ci95": (math.nan, math.nan)}
+def not_run(reason: str, called: str = "estimate") -> dict:
+    """The entry of what cannot be asked; `called` is what its estimate is called."""
+    return {"answer": "not run", "reason": reason, called: math.nan, "ci95": (math.nan, math.nan)}
 
 
 def figure(found: Estimate, rules: Rules) -> dict:

@@ -16,6 +16,7 @@ from cl_imitate.histories import store
 from cl_imitate.interruption import InterruptedRunError
 from cl_imitate.keeper import Keeper, Save
 from cl_imitate.learners.dqn import DQNHyperparams
+from cl_imitate.seating import Seating
 from cl_imitate.stages.artifacts import load_snapshot, open_history, save_snapshot, snapshot_path
 from cl_imitate.stages.parent import parent_of
 from cl_imitate.stages.run import Run, chunk_steps
@@ -77,6 +78,14 @@ class Life:
         self.keeper.finish(self.population.name, {}, {"td_updates": self.td_updates})
 
 
+def _taken(cohort: list[Life], twins: list[list[Life]], seating: Seating) -> simulate.Ensemble:
+    """The learners of a cohort, which are its lives' no longer: what advances is consumed."""
+    ensemble = seating.join([some[0].ensemble for some in twins])
+    for life in cohort:
+        life.ensemble = None
+    return ensemble
+
+
 class _Wanted:
     """The steps at which the ensemble is wanted whole: for a snapshot, or because a save is due just then."""
 
@@ -106,9 +115,6 @@ def live(cohort: list[Life], num_steps: int, errors: dict[int, FloatingPointErro
         by_leaves.setdefault(life.leaves, []).append(life)
     twins, lead = list(by_leaves.values()), cohort[0]
     joined, seating = populations.join([some[0].population for some in twins])
-    ensemble = seating.join([some[0].ensemble for some in twins])
-    for life in cohort:
-        life.ensemble = None  # what advances is consumed
 
     def on_diverged(has_diverged: np.ndarray, step: int) -> None:
         for place, some in enumerate(twins):
@@ -132,7 +138,7 @@ def live(cohort: list[Life], num_steps: int, errors: dict[int, FloatingPointErro
     ):
         for number, (kept, history) in enumerate(
             simulate.advance(
-                ensemble,
+                _taken(cohort, twins, seating),
                 joined.streams,
                 joined.env_params,
                 joined.rates,

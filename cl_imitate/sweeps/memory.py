@@ -18,7 +18,7 @@ from cl_imitate.stages.run import chunk_steps, contexts_of, with_block_size
 from cl_imitate.types import Spec
 
 _COPIES_OF_ENSEMBLE = 2
-"""While an ensemble is made, split into rounds or joined again for a snapshot, it is there twice."""
+"""While an ensemble is made, split into blocks or joined again for a snapshot, it is there twice."""
 _COPIES_OF_PARAMS = 7
 """Weights, two moments, the best weights, gradients, and two on their way."""
 _ACTIVATIONS = 24

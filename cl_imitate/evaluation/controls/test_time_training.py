@@ -237,6 +237,11 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
         )
         for name in STREAMS
     }
+    if "updates" not in arrays:
+        raise ValueError(
+            "test_time_training was measured by an earlier revision, which did not keep how many updates it made. "
+            "Make it again: `cl-imitate control --again --run-dir RUN`"
+        )
     before = str(arrays["sha256_before"])
     after = {name: str(arrays[f"sha256_after {name}"]) for name in STREAMS}
     return {
