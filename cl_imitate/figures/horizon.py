@@ -20,6 +20,7 @@ _GREY = "#6B6B6B"
 _NAMES = {"process": "PROCESS, from an empty context", "later": "LATER, after the recording stopped"}
 _WIDTH, _HEIGHT = 5.6, 3.5  # inches: of a panel
 _MOST_NAMES = 6  # lines of a panel that are named in it
+_MOST_TICKS = 4
 _BESIDE = 2.2  # what has no window stands right of the longest context, by this factor
 
 
@@ -207,7 +208,9 @@ def needed(points: Sequence[Point]) -> Figure | None:
             ylabel="needed context, steps",
         )
         (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
-        axis.set_xticks(_log_ticks(left, right), [canvas_lib.steps(tick) for tick in _log_ticks(left, right)])
+        taus = sorted({round(tau) for tau, _ in rows})
+        ticks = taus if len(taus) <= _MOST_TICKS else _log_ticks(left, right)
+        axis.set_xticks(ticks, [canvas_lib.steps(tick) for tick in ticks])
         axis.set_yticks(_log_ticks(low, high), [canvas_lib.steps(tick) for tick in _log_ticks(low, high)])
         axis.minorticks_off()
 
@@ -253,7 +256,7 @@ def movers(points: Sequence[Point], rules: Rules) -> Figure | None:
         "many of its lines the answer changes, among points at converged training.",
         f"{alt}.",
         draw,
-        size=(3.8 * min(3, len(axes_here)), 3.3 * -(-len(axes_here) // 3)),
+        size=(3.8 * min(3, len(axes_here)), 4.2 * -(-len(axes_here) // 3)),
     )
 
 
@@ -277,7 +280,7 @@ def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
             label.replace("memory ", "").replace("_", " ") or None,
         )
     if len(made) <= _MOST_NAMES and others:
-        panel.legend(fontsize=7, loc="best")
+        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.26))  # below: lines fill the panel
     _share_axis(panel, rules)
     if is_number and min(values) > 0:
         panel.set_xscale("log")
