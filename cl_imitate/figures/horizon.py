@@ -280,7 +280,8 @@ def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
             label.replace("memory ", "").replace("_", " ") or None,
         )
     if len(made) <= _MOST_NAMES and others:
-        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.26))  # below: lines fill the panel
+        # Below the panel, which lines fill.
+        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.26))
     _share_axis(panel, rules)
     if is_number and min(values) > 0:
         panel.set_xscale("log")
