@@ -4,6 +4,7 @@ A large block gives a GPU enough to do at once; on a CPU a small one stays in th
 the block size, so what was picked belongs to the run.
 """
 
+import functools
 import time
 
 import jax
@@ -67,17 +68,11 @@ class _Trial:
         self._blocks = Blocks(some.num_learners, size)
         self._ensembles = self._blocks.split(some.newborn(), simulate.SPECS)
         trees = (some.streams, some.env_params, some.rates)
-        self._rest = [self._blocks.split(tree, sharding.SPLIT) for tree in trees]
-        self._static = {**population.program, "num_steps": num_steps}
+        rest = list(zip(*(self._blocks.split(tree, sharding.SPLIT) for tree in trees), strict=True))
+        static = {**population.program, "num_steps": num_steps}
+        self._live = functools.partial(simulate.live_block, self._ensembles, rest, mode="learn", **static)
 
     def seconds(self) -> float:
-        def live(index: int):
-            rest = [trees[index] for trees in self._rest]
-            self._ensembles[index], history = simulate.run_chunk(
-                self._ensembles[index], *rest, **self._static, mode="learn"
-            )
-            return history
-
         start = time.perf_counter()
-        jax.block_until_ready((self._blocks.compute(live), self._ensembles))
+        jax.block_until_ready((self._blocks.compute(self._live), self._ensembles))
         return time.perf_counter() - start

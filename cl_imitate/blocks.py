@@ -80,9 +80,9 @@ class Blocks:
         """`one(block)` for every block, in turn on each device.
 
         Devices have threads of their own, because the first call compiles a program for each of them. On an accelerator
-        the first device goes ahead, and the others find its program in the compilation cache: where a compiler tries
-        what is fastest, they all have the same. Threads do not know of a caller's `with jax.default_matmul_precision`
-        and the like.
+        the first device goes ahead, so that the others can have its program from the compilation cache: a compiler that
+        tries what is fastest would else do so for each (not seen on several GPUs). Threads do not know of a caller's
+        `with jax.default_matmul_precision` and the like.
         """
         turns = [
             range(first, min(first + self._each, len(self.devices)))

@@ -127,19 +127,11 @@ def over_ensemble(function: Callable, mesh: Mesh, *, in_specs, out_specs) -> Cal
 def place(tree, mesh: Mesh, specs):
     """`tree` on the mesh's devices as its specs (a pytree prefix) say, so that a first call meets the types
     and places of all later ones and compiles once."""
-    shardings = jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
-    )
-    leaves = jax.tree.broadcast(shardings, tree, is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
-    return jax.tree.map(_put, tree, leaves)
+    return jax.tree.map(_put, tree, shardings(tree, mesh, specs))
 
 
 def assembled(parts: Sequence[Any], mesh: Mesh, specs: Any) -> Any:
     """The inverse of `place`: one tree of arrays out of each device's part of it, nothing copied."""
-    shardings = jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
-    )
-    leaves = jax.tree.broadcast(shardings, parts[0], is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
 
     def whole(sharding: NamedSharding, *arrays: jax.Array) -> jax.Array:
         shape = arrays[0].shape
@@ -147,7 +139,17 @@ def assembled(parts: Sequence[Any], mesh: Mesh, specs: Any) -> Any:
             shape = (len(arrays) * shape[0], *shape[1:])
         return jax.make_array_from_single_device_arrays(shape, sharding, list(arrays))
 
-    return jax.tree.map(whole, leaves, *parts)
+    return jax.tree.map(whole, shardings(parts[0], mesh, specs), *parts)
+
+
+def shardings(tree: Any, mesh: Mesh, specs: Any) -> Any:
+    """One for each leaf of the tree, of which `specs` is a prefix."""
+
+    def is_spec(x: Any) -> bool:
+        return isinstance(x, PartitionSpec)
+
+    leaves = jax.tree.broadcast(specs, tree, is_leaf=is_spec)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), leaves, is_leaf=is_spec)
 
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:

@@ -320,7 +320,7 @@ def advance(
         mode: Mode = "hold" if hold else "learn"
         if not hold and in_replay + step - first < learner.learning_starts_steps:
             mode = "warm_up" if step < learner.learning_starts_steps else "fill"
-        live = functools.partial(_live, ensembles, rest, mode=mode, **static)
+        live = functools.partial(live_block, ensembles, rest, mode=mode, **static)
         chunk = _Chunk(step + chunk_steps, *map(list, zip(*blocks.compute(live), strict=True)))
         if waiting is not None:
             yield None, waiting.checked_history(blocks, on_diverged)
@@ -330,7 +330,7 @@ def advance(
             yield blocks.join(ensembles, SPECS), history
 
 
-def _live(
+def live_block(
     ensembles: list, rest: list, index: int, *, mode: Mode, **static
 ) -> tuple[History, jax.Array | None]:
     """A chunk of one block, whose ensemble is replaced. Its history, and whether weights that learned are finite."""

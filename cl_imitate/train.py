@@ -189,7 +189,9 @@ def _chunk(state, members, history, held_out, *, num_updates, mesh, **static):
         if mesh is None:
             return state
         return jax.tree.map(
-            jax.lax.with_sharding_constraint, state, _shardings(state, mesh, static["training"])
+            jax.lax.with_sharding_constraint,
+            state,
+            sharding.shardings(state, mesh, specs(state, mesh, static["training"])),
         )
 
     def body(state, _):
@@ -222,14 +224,6 @@ def specs(state: TrainState, mesh: jax.sharding.Mesh, training: config.Training)
             for name in ("params", "opt_state", "best_params")
         }
     )
-
-
-def _shardings(state: TrainState, mesh: jax.sharding.Mesh, training: config.Training) -> TrainState:
-    def is_spec(x: Any) -> bool:
-        return isinstance(x, jax.sharding.PartitionSpec)
-
-    whole = jax.tree.broadcast(specs(state, mesh, training), state, is_leaf=is_spec)
-    return jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), whole, is_leaf=is_spec)
 
 
 def block_size(training: config.Training, num_members: int, devices: sharding.Devices | None = None) -> int:

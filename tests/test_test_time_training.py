@@ -59,6 +59,8 @@ def test_the_hash_differs_after_training_on_either_stream():
     assert len(hashes) == 3
     found = unfrozen.CONTROL.answer(TINY, arrays)
     assert found["updates"] == 3 * 20  # between four rounds
+    with pytest.raises(ValueError, match="control --again"):
+        unfrozen.CONTROL.answer(TINY, {name: array for name, array in arrays.items() if name != "updates"})
     assert found["passed"] is True
     stuck = arrays | {"sha256_after own stream": arrays["sha256_before"]}
     assert unfrozen.CONTROL.answer(TINY, stuck)["passed"] is False
