@@ -252,8 +252,9 @@ def test_a_judge_is_each_environments_own_learner_at_the_same_observation():
     obs = np.asarray(last.memory.tokens.obs).astype(int)  # [M, E, 24]
     chosen = np.where(obs % 2 == 0, np.arange(NUM_ENVS)[None, :, None] % 3, 0)
     nats = -np.asarray(jax.nn.log_softmax(liking))[chosen]
-    expected = nats.reshape(2, NUM_ENVS, 3, SUMMED_STEPS).sum(axis=-1)
-    np.testing.assert_allclose(last.summary.cross_entropy, expected, rtol=1e-5)
+    expected = nats.reshape(2, NUM_ENVS, 3, SUMMED_STEPS).mean(axis=-1)
+    found = summary.block_cross_entropy(last.summary, SUMMED_STEPS)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert (obs % 2 == 0).any()
     assert (obs % 2 == 1).any()
 

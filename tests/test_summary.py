@@ -50,12 +50,22 @@ def test_sums_are_those_of_all_steps_up_to_the_last_block(stream, num_blocks):
     expected = BlockReturns(LEAD, last, BLOCK)
     expected.add(np.moveaxis(stream["reward"], 0, -1), np.moveaxis(stream["done"], 0, -1))
     np.testing.assert_array_equal(summary.block_means(kept), expected.mean)
-    nats = stream["cross_entropy"][:last].reshape(num_blocks, BLOCK, *LEAD).sum(axis=1)
-    np.testing.assert_allclose(kept.cross_entropy, np.moveaxis(nats, 0, -1), rtol=1e-5)
+    nats = stream["cross_entropy"][:last].reshape(num_blocks, BLOCK, *LEAD).mean(axis=1)
+    np.testing.assert_allclose(summary.block_cross_entropy(kept, BLOCK), np.moveaxis(nats, 0, -1), rtol=1e-5)
     counted = np.zeros((*LEAD, 35), int)
     for i, j in np.ndindex(LEAD):
         counted[i, j] = np.bincount(stream["place"][:last, i, j], minlength=35)
     np.testing.assert_array_equal(kept.visits, counted)
+
+
+def test_rollouts_of_like_lengths_share_a_compiled_program():
+    def shapes(num_blocks):
+        kept = summary.init(LEAD, num_blocks=num_blocks, num_places=35)
+        return jax.tree.map(jnp.shape, kept)
+
+    room = summary.MIN_ROOM
+    assert shapes(1) == shapes(room)
+    assert shapes(room + 1) == shapes(2 * room) != shapes(room)
 
 
 def test_a_block_in_which_no_episode_ends_has_no_mean(stream):

@@ -105,7 +105,7 @@ def start(
 ) -> Rollout:
     """A rollout about to begin in environments [E, ...] freshly reset, the same for all members.
 
-    Without a prompt every context is empty, and the first token says so. The summary has `num_blocks` blocks.
+    Without a prompt every context is empty, and the first token says so. The summary counts `num_blocks` blocks.
     """
     num_members, num_envs = members.is_argmax.shape[0], obs.shape[0]
 

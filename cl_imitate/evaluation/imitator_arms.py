@@ -246,6 +246,6 @@ def _arms_of(
     found = rollout.summary
     return ImitatorArms(
         returns=by_way(summary.block_means(found)),
-        cross_entropy=by_way(np.asarray(found.cross_entropy) / scene.block_steps) if judged else {},
+        cross_entropy=by_way(summary.block_cross_entropy(found, scene.block_steps)) if judged else {},
         visits=by_way(np.asarray(found.visits)),
     )

@@ -13,29 +13,33 @@ from flax import struct
 from cl_imitate.types import Spec, SymbolObservation
 
 MAX_PLACES = 4096
+MIN_ROOM = 16  # blocks
 _ODD = np.random.default_rng(0).integers(0, 2**31, 1 << 12, dtype=np.uint32) * 2 + 1
 
 
 @struct.dataclass(kw_only=True)
 class Summary:
-    """Of streams with any leading axes; K blocks of steps, V places."""
+    """Of streams with any leading axes; room for R blocks of steps, of which K count; V places."""
 
     step: jax.Array  # int32 []: steps added
+    num_blocks: jax.Array  # int32 []: K
     return_so_far: jax.Array  # float32 [...]: of the episode under way
-    returns: jax.Array  # float32 [..., K]: of the episodes that ended in a block, summed
-    episodes: jax.Array  # int32 [..., K]: how many ended
-    cross_entropy: jax.Array  # float32 [..., K]: nats, summed over a block's steps
+    returns: jax.Array  # float32 [..., R]: of the episodes that ended in a block, summed
+    episodes: jax.Array  # int32 [..., R]: how many ended
+    cross_entropy: jax.Array  # float32 [..., R]: nats, summed over a block's steps
     visits: jax.Array  # int32 [..., V]: how often a place was acted at
 
 
 def init(lead: tuple[int, ...], *, num_blocks: int, num_places: int) -> Summary:
-    """Of nothing yet."""
+    """Of nothing yet. The room is rounded up to a power of two: rollouts of like lengths share a compiled program."""
+    room = max(MIN_ROOM, 1 << (num_blocks - 1).bit_length())
     return Summary(
         step=jnp.int32(0),
+        num_blocks=jnp.int32(num_blocks),
         return_so_far=jnp.zeros(lead, jnp.float32),
-        returns=jnp.zeros((*lead, num_blocks), jnp.float32),
-        episodes=jnp.zeros((*lead, num_blocks), jnp.int32),
-        cross_entropy=jnp.zeros((*lead, num_blocks), jnp.float32),
+        returns=jnp.zeros((*lead, room), jnp.float32),
+        episodes=jnp.zeros((*lead, room), jnp.int32),
+        cross_entropy=jnp.zeros((*lead, room), jnp.float32),
         visits=jnp.zeros((*lead, num_places), jnp.int32),
     )
 
@@ -53,9 +57,9 @@ def add(
 
     Rewards that are whole numbers are added exactly up to 2^24.
     """
-    num_blocks = summary.returns.shape[-1]
-    counts = summary.step < num_blocks * block_steps
-    block = jnp.minimum(summary.step // block_steps, num_blocks - 1)
+    block = summary.step // block_steps
+    counts = block < summary.num_blocks
+    block = jnp.minimum(block, summary.num_blocks - 1)
     so_far = summary.return_so_far + reward.astype(jnp.float32)
     ended = done & counts
 
@@ -65,6 +69,7 @@ def add(
 
     return Summary(
         step=summary.step + 1,
+        num_blocks=summary.num_blocks,
         return_so_far=jnp.where(done, 0.0, so_far),
         returns=add_to(summary.returns, jnp.where(ended, so_far, 0.0)),
         episodes=add_to(summary.episodes, ended.astype(jnp.int32)),
@@ -122,9 +127,22 @@ def _visits_of(obs, action, *, spec: Spec):
     return add_visits(nothing, place(spec, obs, action), jnp.ones(action.shape, bool))
 
 
+def _counted(summary: Summary, values: jax.Array) -> np.ndarray:
+    """Values [..., R] on the host, [..., K]."""
+    return np.asarray(values)[..., : int(summary.num_blocks)]
+
+
+def block_cross_entropy(summary: Summary, block_steps: int) -> np.ndarray:
+    """float32 [..., K] on the host: nats an action, mean over each block's steps."""
+    return _counted(summary, summary.cross_entropy) / np.float32(block_steps)
+
+
 def block_means(summary: Summary) -> np.ndarray:
     """float32 [..., K] on the host: mean return of the episodes that ended in each block, NaN where none did."""
-    returns, episodes = np.asarray(summary.returns, np.float64), np.asarray(summary.episodes)
+    returns, episodes = (
+        _counted(summary, summary.returns).astype(np.float64),
+        _counted(summary, summary.episodes),
+    )
     return (returns / np.where(episodes, episodes, np.nan)).astype(np.float32)
 
 
