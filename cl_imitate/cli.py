@@ -34,6 +34,10 @@ def main() -> None:
     )
     try:
         _dispatch(command)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, as `head` does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, FileExistsError) as error:
         _end(2, f"error: {error}")
     except InterruptedRunError as interrupted:

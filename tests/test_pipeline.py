@@ -208,6 +208,16 @@ def test_the_command_line_shows_a_run_and_lists_the_environments(run):
     ]
 
 
+def test_a_reader_who_has_seen_enough_ends_a_command_without_a_trace():
+    command = [sys.executable, "-m", "cl_imitate", "envs"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 @pytest.fixture
 def copied(run, tmp_path) -> pathlib.Path:
     """The run without its evaluation and report, in a folder of its own."""
