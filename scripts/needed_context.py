@@ -8,8 +8,9 @@ contexts are bisected: every context asked about is a run in --folder, in which 
 yes or not. A run that is there is read, one that was cut off goes on. Batches hold as many steps at every context.
 `--kind linear_recurrence` bisects the imitator's width instead, with which its state grows; windows are whole lives.
 
-One JSON line a learner (tau in steps, the bracket of L*, every answer, whether all trainings had converged), one for
-the line through them, and a figure with its extrapolation to a learner of a million updates, marked as such.
+One JSON line a learner (tau in steps, the bracket of L*, every answer, whether all trainings had converged); one for
+the line through all of them, one for the line through those that learn one ring at another pace; and a figure with
+both, carried on to a time constant of a million steps and marked as an extrapolation.
 """
 
 import argparse
@@ -20,13 +21,17 @@ import jax
 import numpy as np
 
 from cl_imitate import cli, load_config
-from cl_imitate.evaluation.needed import Line, Needed, bisect, fit
+from cl_imitate.evaluation import horizon
+from cl_imitate.evaluation.horizon import Break
+from cl_imitate.evaluation.needed import Needed, bisect
+from cl_imitate.figures import needed_context
 from cl_imitate.stages.corridor import run_all
 from cl_imitate.stages.run import open_stage_run
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "needed_context.toml"
 BATCH_STEPS = 4096
 HEAD_SIZE = 16
+RING_KEY, RING = "environment.num_positions", 8  # of configs/needed_context.toml
 THE_ESSAY_S = 1_000_000  # steps of the learner that the essay speaks of; its time constant is of that order
 
 POINTS: dict[str, dict[str, object]] = {
@@ -37,6 +42,8 @@ POINTS: dict[str, dict[str, object]] = {
     "ring of 16": {"environment.num_positions": 16, "steps": 1920},
     "ring of 8, twice as fast": {"learner.learning_rate": 4e-3, "steps": 640},
     "ring of 8, half as fast": {"learner.learning_rate": 1e-3, "steps": 1920},
+    "ring of 8, a quarter as fast": {"learner.learning_rate": 5e-4, "steps": 1920},
+    "ring of 8, an eighth as fast": {"learner.learning_rate": 2.5e-4, "steps": 2560},
     "ring of 8, epsilon 0.2": {"learner.epsilon_start": 0.2, "learner.epsilon_end": 0.2, "steps": 960},
 }
 
@@ -66,11 +73,20 @@ def main() -> None:
         needed = bisect(sizes, suffices)
         rows.append({"learner": point, "kind": arguments.kind, **_row(needed, asked)})
         print(json.dumps(rows[-1]), flush=True)
-    line = fit([row["tau_steps"] for row in rows], [Needed(*row["needed"]) for row in rows])
-    if np.isfinite(line.slope):
-        far = {"at_a_million_steps_extrapolated": line.at(THE_ESSAY_S)}
-        print(json.dumps({"line": line._asdict(), **far}), flush=True)
-    _plot(rows, line, arguments)
+    found = [_break(row) for row in rows]
+    for named, line in (
+        ("over all learners", horizon.line(found)),
+        ("one ring, the learner slowed", horizon.line(found, same_task=True)),
+    ):
+        if np.isfinite(line.slope):
+            far = {"at_a_million_steps_extrapolated": line.at(THE_ESSAY_S)}
+            print(json.dumps({"line": named, **line._asdict(), **far}), flush=True)
+    _draw(found, arguments)
+
+
+def _break(row: dict) -> Break:
+    ring = POINTS[row["learner"]].get(RING_KEY, RING)
+    return Break(row["tau_steps"], Needed(*row["needed"]), (("ring", ring),))
 
 
 def overrides(point: str, size: int, kind: str) -> tuple[str, ...]:
@@ -123,33 +139,13 @@ def _row(needed: Needed, asked: dict[int, dict]) -> dict:
     }
 
 
-def _plot(rows: list[dict], line: Line, arguments: argparse.Namespace) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
-    for row, color in zip(rows, plt.cm.viridis(np.linspace(0.0, 0.85, len(rows))), strict=True):
-        low, high = row["needed"]
-        ends = low or high, high or low
-        style = "-" if low and high else ":"
-        axis.plot([row["tau_steps"]] * 2, ends, style, color=color, linewidth=3, label=row["learner"])
-        marker = "o" if row["converged"] else "$\\circ$"
-        axis.plot(row["tau_steps"], np.sqrt(ends[0] * ends[1]), marker, color=color)
-    if np.isfinite(line.slope):
-        taus = [row["tau_steps"] for row in rows]
-        near, far = np.geomspace(min(taus), max(taus), 20), np.geomspace(max(taus), THE_ESSAY_S, 20)
-        axis.plot(near, [line.at(tau) for tau in near], color="0.3", linewidth=1)
-        axis.plot(far, [line.at(tau) for tau in far], "--", color="0.6", linewidth=1, label="extrapolated")
-        low, high = line.slope_ci95
-        axis.set_title(f"slope {line.slope:.2f} [{low:.2f}, {high:.2f}], {line.num} learners", loc="left")
-    what = (
-        "needed context, steps" if arguments.kind == "transformer" else "needed width of a linear recurrence"
-    )
-    axis.set(xlabel="learner's time constant, steps", ylabel=what, xscale="log", yscale="log")
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
-    axis.spines[["top", "right"]].set_visible(False)
-    path = arguments.folder / f"needed_{arguments.kind}.png"
-    figure.savefig(path, dpi=150)
-    print(path)
+def _draw(found: list[Break], arguments: argparse.Namespace) -> None:
+    name = "context, steps" if arguments.kind == "transformer" else "width of a linear recurrence"
+    figure = needed_context.needed(found, size_name=name, far_steps=THE_ESSAY_S)
+    if figure is not None:
+        path = arguments.folder / f"needed_{arguments.kind}.png"
+        path.write_bytes(figure.png)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.evaluation.needed import Needed
 from cl_imitate.figures import horizon as figures_horizon
+from cl_imitate.figures import needed_context
 from cl_imitate.run_dir import write_json
 from cl_imitate.sweeps import horizon as page
 from tests import synthetic
@@ -106,6 +107,29 @@ def test_open_points_are_counted_nowhere(converged):
     assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8)" in said
 
 
+def test_a_slower_learner_of_the_same_task_is_told_apart_from_more_to_know():
+    """The break follows the ring, never the learner's pace."""
+    paces = (4e-3, 2e-3, 1e-3, 5e-4)
+    points = [
+        dataclasses.replace(
+            point(0.98 if context >= 8 * ring else 0.01, ring=ring, context=context, pace=pace),
+            tau_steps=10.0 * ring * 2e-3 / pace,
+        )
+        for ring in (8, 16, 32)
+        for pace in paces
+        for context in (16, 32, 64, 128, 256)
+    ]
+    found = horizon.breaks(points)
+    across, within = horizon.line(found), horizon.line(found, same_task=True)
+    assert across.slope > 0.3
+    assert within.slope == pytest.approx(0.0, abs=1e-9)
+    assert within.slope_ci95[0] < 0.0 < within.slope_ci95[1]
+    assert "Where the learner alone is slower, the task being the same, to the power" in " ".join(
+        findings.findings(points)
+    )
+    assert needed_context.needed(found, far_steps=1e6) is not None
+
+
 def test_the_line_has_the_slope_of_the_breaks():
     contexts = [2**power for power in range(4, 11)]
     points = [
@@ -115,11 +139,14 @@ def test_the_line_has_the_slope_of_the_breaks():
         for ring, tau in ((8, 48), (16, 96), (24, 192), (32, 384))
         for context in contexts
     ]
-    rows, line = horizon.line(points)
-    assert len(rows) == 4
+    found = horizon.breaks(points)
+    line = horizon.line(found)
+    assert len(found) == 4
     assert line.slope == pytest.approx(1.0)
     assert line.slope_ci95[0] < 1.0 < line.slope_ci95[1]
-    assert "to the power 1.00" in " ".join(findings.findings(points))
+    said = " ".join(findings.findings(points))
+    assert "to the power 1.00" in said
+    assert "Tasks and slowness vary together" in said
     assert "three breaks; 2 found" in " ".join(
         findings.findings([one for one in points if one.values["ring"] > 16])
     )
@@ -220,7 +247,7 @@ def test_the_analytic_lines_are_the_window_s_and_the_ceiling_s(monkeypatch):
 
 def test_every_figure_is_drawn_where_there_is_something_to_draw():
     points = grid()
-    assert figures_horizon.needed(points) is not None
+    assert needed_context.needed(horizon.breaks(points)) is not None
     assert figures_horizon.movers(points, Rules()) is not None
     assert figures_horizon.movers(points[:1], Rules()) is None
     assert figures_horizon.surface(points) is None

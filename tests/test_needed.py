@@ -49,3 +49,17 @@ def test_open_brackets_and_missing_time_constants_are_left_out_and_too_few_point
     assert more == whole
     assert whole.slope == pytest.approx(1.0)
     assert math.isnan(fit([10, 20], closed[:2]).slope)
+
+
+def test_within_groups_each_has_a_level_of_its_own():
+    """Two tasks, the second needing eight times as much at equal time constants; slope 0.5 in both."""
+    steps = [64.0, 128.0, 256.0, 512.0] * 2
+    groups = ["small"] * 4 + ["large"] * 4
+    sizes = [2.0 * steps**0.5 for steps in steps[:4]] + [16.0 * steps**0.5 for steps in steps[4:]]
+    needed = [Needed(round(size / 1.09), round(size * 1.09)) for size in sizes]
+    shifted = [*steps[:4], *(2 * one for one in steps[4:])]
+    found = fit(shifted, needed, groups=groups)
+    assert found.slope == pytest.approx(0.5, abs=0.03)
+    assert fit(shifted, needed).slope > 0.8
+    alone = fit([*shifted, 9999.0], [*needed, Needed(16, 32)], groups=[*groups, "seen once"])
+    assert alone == found

@@ -176,3 +176,24 @@ def test_a_killed_stage_tells_what_its_saves_took_and_when_it_went_on(tmp_path, 
     assert 0 < row["seconds_a_save"] * row["saves"] < row["seconds"]
     assert len(row["seconds_to_first_steps"]) == 1
     assert row["seconds_to_first_steps"][0] > 0.5
+
+
+def test_the_needed_context_script_tells_a_slower_learner_from_more_to_know(monkeypatch, capsys, tmp_path):
+    """The break follows the ring alone: PROCESS is yes from 16 steps a position on."""
+    script = load("needed_context")
+
+    def ask(arguments, learner, size):
+        changes = script.POINTS[learner]
+        ring = changes.get("environment.num_positions", 8)
+        tau = 25.0 * ring * 2e-3 / changes.get("learner.learning_rate", 2e-3)
+        return {"answer": "yes" if size >= 16 * ring else "no", "tau_steps": tau, "converged": True}
+
+    monkeypatch.setattr(script, "_ask", ask)
+    monkeypatch.setattr(sys, "argv", ["needed_context", "--folder", str(tmp_path)])
+    script.main()
+    printed = [json.loads(row) for row in capsys.readouterr().out.splitlines() if row.startswith("{")]
+    learners, lines = printed[:-2], {one["line"]: one for one in printed[-2:]}
+    assert {one["learner"]: one["needed"] for one in learners}["ring of 12"] == [128, 192]
+    assert len(learners) == len(script.POINTS)
+    assert abs(lines["one ring, the learner slowed"]["slope"]) < 0.01 < lines["over all learners"]["slope"]
+    assert (tmp_path / "needed_transformer.png").exists()

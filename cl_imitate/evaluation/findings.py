@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from cl_imitate.evaluation import horizon
 from cl_imitate.evaluation.horizon import Point
+from cl_imitate.evaluation.needed import Line
 
 
 def findings(points: Sequence[Point]) -> list[str]:
@@ -62,17 +63,29 @@ def _shown(point: Point) -> str:
 
 
 def _line_sentences(points: Sequence[Point]) -> list[str]:
-    rows, found = horizon.line(points)
-    if not math.isfinite(found.slope):
-        whole = sum(needed.is_between for _, needed in rows)
+    found = horizon.breaks(points)
+    across, within = horizon.line(found), horizon.line(found, same_task=True)
+    if not math.isfinite(across.slope):
+        whole = sum(one.needed.is_between for one in found)
         return [
             f"For a line of the needed context on the learner's time constant it takes three breaks; {whole} found."
         ]
-    low, high = found.slope_ci95
-    return [
-        f"The needed context grows as the learner's time constant to the power {found.slope:.2f} [{low:.2f}, "
-        f"{high:.2f}] ({found.num} breaks)."
+    said = [
+        f"Over all breaks the needed context grows as the learner's time constant to the power {slope_told(across)}."
     ]
+    if math.isfinite(within.slope):
+        said.append(
+            f"Where the learner alone is slower, the task being the same, to the power {slope_told(within)}."
+        )
+    elif len({one.task for one in found}) > 1:
+        said.append("Tasks and slowness vary together there: which of them it is, these points do not tell.")
+    return said
+
+
+def slope_told(line: Line) -> str:
+    """`1.20 [0.80, 1.60] (5 breaks)`."""
+    low, high = line.slope_ci95
+    return f"{line.slope:.2f} [{low:.2f}, {high:.2f}] ({line.num} breaks)"
 
 
 def _window_sentences(points: Sequence[Point]) -> list[str]:

@@ -32,6 +32,8 @@ AXES = {
     "seed": "seed",
 }
 """What points may differ in, in words. Batches and lengths of lives follow from these, and are no axes."""
+TASK_AXES = ("family", "ring", "room", "symbols", "growth")
+"""What there is to know, and with it how long its learning takes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,15 +134,31 @@ def needed_context(chain: Chain, question: str = "process") -> Needed:
     return Needed(low, high)
 
 
-def line(points: Sequence[Point]) -> tuple[list[tuple[float, Needed]], Line]:
-    """The needed context of PROCESS against the learner's time constant: each chain's, and the line through them."""
-    rows = []
+class Break(NamedTuple):
+    """Of a chain along the context: where PROCESS becomes yes."""
+
+    tau_steps: float  # the learner's time constant
+    needed: Needed
+    task: tuple[tuple[str, Any], ...]  # the chain's values on `TASK_AXES`: what there is to know
+
+
+def breaks(points: Sequence[Point]) -> list[Break]:
+    """Of every chain whose learner has a time constant and that has closed points."""
+    found = []
     for chain in chains(points, "context"):
         taus = [one.tau_steps for one in chain.points if one.tau_steps]
         needed = needed_context(chain)
         if taus and needed != Needed(None, None):
-            rows.append((sum(taus) / len(taus), needed))
-    return rows, fit([tau for tau, _ in rows], [needed for _, needed in rows])
+            task = tuple((axis, chain.rest.get(axis)) for axis in TASK_AXES)
+            found.append(Break(sum(taus) / len(taus), needed, task))
+    return found
+
+
+def line(found: Sequence[Break], *, same_task: bool = False) -> Line:
+    """The needed context of PROCESS against the learner's time constant: over all breaks, or within tasks, so that
+    learners are slower without there being more to know."""
+    groups = [one.task for one in found] if same_task else None
+    return fit([one.tau_steps for one in found], [one.needed for one in found], groups=groups)
 
 
 class Moved(NamedTuple):

@@ -1,7 +1,7 @@
 """The least size at which something holds, found by bisection, and how it grows with a learner's time constant."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,27 +51,47 @@ class Line(NamedTuple):
         return 2.0 ** (self.intercept + self.slope * math.log2(steps))
 
 
-def fit(steps: Sequence[float], needed: Sequence[Needed], *, seed: int = 0, samples: int = 4000) -> Line:
+def fit(
+    steps: Sequence[float],
+    needed: Sequence[Needed],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+    samples: int = 4000,
+) -> Line:
     """Least squares through the middles (in logs) of the sizes' brackets, over time constants in steps.
 
-    Points whose bracket is open at one side, or that have no time constant, are left out. The interval is a bootstrap
-    over points, the size drawn evenly within its bracket each time: it knows of chance among learners only as far as
-    that moves points. With fewer than three points there is no line: NaN.
+    Points whose bracket is open at one side, or that have no time constant, are left out. With `groups`, the line has
+    one slope and an intercept for each group (their mean is told), and groups of one time constant are left out: so a
+    learner's slowness is told apart from what else slows it. The interval is a bootstrap over points, the size drawn
+    evenly within its bracket each time: it knows of chance among learners only as far as that moves points. With fewer
+    than three time constants there is no line: NaN.
     """
+    groups = [None] * len(steps) if groups is None else groups
     whole = [
-        (math.log2(time), math.log2(one.low), math.log2(one.high))
-        for time, one in zip(steps, needed, strict=True)
+        (math.log2(time), math.log2(one.low), math.log2(one.high), group)
+        for time, one, group in zip(steps, needed, groups, strict=True)
         if one.low is not None and one.high is not None and math.isfinite(time)
     ]
-    x, low, high = np.array(whole).reshape(-1, 3).T
-    if len(set(x)) < 3:
+    whole = [one for one in whole if len({other[0] for other in whole if other[3] == one[3]}) > 1]
+    if len({one[0] for one in whole}) < 3:
         return Line(math.nan, (math.nan, math.nan), math.nan, len(whole))
+    x, low, high = np.array([one[:3] for one in whole]).T
+    labels = list({one[3] for one in whole})
+    is_in = np.array([[one[3] == label for label in labels] for one in whole], float)  # [points, groups]
     rng = np.random.default_rng(seed)
     index = rng.integers(len(x), size=(samples, len(x)))
-    index = index[[len(set(x[row])) > 1 for row in index]]
+    centred = _centred(x[index], is_in[index])
+    varies = (centred**2).sum(axis=1) > 1e-9
     drawn = rng.uniform(low[index], high[index])
-    centred = x[index] - x[index].mean(axis=1, keepdims=True)
-    slopes = (centred * drawn).sum(axis=1) / (centred**2).sum(axis=1)
-    slope, intercept = np.polyfit(x, (low + high) / 2, 1)
+    slopes = (centred * drawn)[varies].sum(axis=1) / (centred[varies] ** 2).sum(axis=1)
+    middle, own = (low + high) / 2, _centred(x[None], is_in[None])[0]
+    slope = float((own * middle).sum() / (own**2).sum())
     below, above = np.percentile(slopes, [2.5, 97.5])
-    return Line(float(slope), (float(below), float(above)), float(intercept), len(whole))
+    return Line(slope, (float(below), float(above)), float(np.mean(middle - slope * x)), len(whole))
+
+
+def _centred(values: np.ndarray, is_in: np.ndarray) -> np.ndarray:
+    """Values [S, points] less the mean of their groups, which `is_in` [S, points, groups] tells."""
+    sums, counts = np.einsum("sp,spg->sg", values, is_in), is_in.sum(axis=1)
+    return values - np.einsum("spg,sg->sp", is_in, sums / np.maximum(counts, 1))

@@ -6,6 +6,7 @@ colour, their lines differ.
 
 import dataclasses
 import io
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ STYLES: dict[str, tuple[str, Any]] = {
     "random": ("#777777", ":"),
 }
 GREY = "#6B6B6B"
+INKS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#5B5B5B")
+"""For what is no arm."""
 LEARNER, IMITATOR = STYLES["learner"][0], STYLES["imitator"][0]
 ANSWER_INK = {"yes": "#00664A", "no": "#A33C00"}
 
@@ -133,3 +136,14 @@ def say(axis: Axes, words: str) -> None:
     """Words in place of a panel."""
     axis.text(0.5, 0.5, words, transform=axis.transAxes, ha="center", color=GREY)
     axis.set_xticks([])
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, ... from `low` to `high`; closer ones where fewer than three of these lie there."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+
+    def ticks(*digits: float) -> list[float]:
+        return [tick for power in powers for one in digits if low <= (tick := one * 10.0**power) <= high]
+
+    coarse = ticks(1, 2, 5)
+    return coarse if len(coarse) > 2 else ticks(1, 1.5, 2, 3, 4, 5, 7)

@@ -3,7 +3,6 @@
 A filled mark is a point at converged training, a hollow one a point that is open.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +14,10 @@ from cl_imitate.evaluation.horizon import AXES, Chain, Point
 from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures.canvas import Axes, Canvas, Figure, draw_figure
 
-_INKS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#5B5B5B")
 _GREY = "#6B6B6B"
 _NAMES = {"process": "PROCESS, from an empty context", "later": "LATER, after the recording stopped"}
 _WIDTH, _HEIGHT = 5.6, 3.5  # inches: of a panel
 _MOST_NAMES = 6  # lines of a panel that are named in it
-_MOST_TICKS = 4
 _BESIDE = 2.2  # what has no window stands right of the longest context, by this factor
 
 
@@ -29,7 +26,7 @@ def curves(points: Sequence[Point], rules: Rules) -> Figure:
     value of what else differs. LATER has a row of its own where it is answered."""
     questions = [name for name in _NAMES if name == "process" or _answered(points, name)]
     groups = horizon.chains(points, "context", least=1)
-    if len(groups) > len(_INKS):
+    if len(groups) > len(canvas_lib.INKS):
         groups = horizon.chains(points, "context") or groups
     free = [point for point in points if point.values["memory"] != "transformer"]
     shown = [point for chain in groups for point in chain.points] + free
@@ -63,15 +60,9 @@ def _beside(number: int, num: int) -> float:
     return 1.05 ** (number - (num - 1) / 2)
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, ... from `low` to `high`."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [tick for power in powers for one in (1, 2, 5) if low <= (tick := one * 10.0**power) <= high]
-
-
 def _inks(points: Sequence[Point], differ: Sequence[str]) -> dict[str, str]:
     labels = dict.fromkeys(_label(point, differ) for point in points)
-    return {label: _INKS[number % len(_INKS)] for number, label in enumerate(labels)}
+    return {label: canvas_lib.INKS[number % len(canvas_lib.INKS)] for number, label in enumerate(labels)}
 
 
 def _label(point: Point, differ: Sequence[str]) -> str:
@@ -145,7 +136,9 @@ def _departures(axis, groups: Sequence[Chain], free, question: str, differ, inks
     low, high = axis.get_ylim()
     low, high = low / 1.5, high * 1.3  # room, and at least one tick
     axis.set_ylim(low, high)
-    axis.set_yticks(_log_ticks(low, high), [canvas_lib.steps(tick) for tick in _log_ticks(low, high)])
+    axis.set_yticks(
+        canvas_lib.log_ticks(low, high), [canvas_lib.steps(tick) for tick in canvas_lib.log_ticks(low, high)]
+    )
     axis.minorticks_off()
     axis.set_ylabel("departs after, steps")
     axis.set_title("Departure horizon")
@@ -182,51 +175,6 @@ def _context_axis(axis, groups: Sequence[Chain], free: Sequence[Point]) -> None:
     axis.set_xticks(contexts, names)
     axis.minorticks_off()
     axis.set_xlabel(AXES["context"])
-
-
-def needed(points: Sequence[Point]) -> Figure | None:
-    """The needed context against the learner's time constant, with the line through it where there is one."""
-    rows, line = horizon.line(points)
-    if not rows:
-        return None
-
-    def draw(canvas: Canvas) -> None:
-        axis = canvas.subplots()
-        for tau, (low, high) in rows:
-            ends = (low or high or math.nan, high or low or math.nan)
-            whole = low is not None and high is not None
-            axis.plot([tau, tau], ends, "-" if whole else ":", color=_INKS[0], linewidth=3)
-            marker = "o" if whole else ("v" if low is None else "^")  # at most this, or more than this
-            axis.plot(tau, math.sqrt(ends[0] * ends[1]), marker, color=_INKS[0], markersize=7)
-        if math.isfinite(line.slope):
-            between = np.geomspace(min(tau for tau, _ in rows), max(tau for tau, _ in rows), 20)
-            axis.plot(between, [line.at(tau) for tau in between], color=_GREY, linewidth=1.2)
-        axis.set(
-            xscale="log",
-            yscale="log",
-            xlabel="learner's time constant, steps",
-            ylabel="needed context, steps",
-        )
-        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
-        taus = sorted({round(tau) for tau, _ in rows})
-        ticks = taus if len(taus) <= _MOST_TICKS else _log_ticks(left, right)
-        axis.set_xticks(ticks, [canvas_lib.steps(tick) for tick in ticks])
-        axis.set_yticks(_log_ticks(low, high), [canvas_lib.steps(tick) for tick in _log_ticks(low, high)])
-        axis.minorticks_off()
-
-    fitted = "There are fewer than three breaks, so no line is drawn."
-    if math.isfinite(line.slope):
-        low, high = line.slope_ci95
-        fitted = f"Slope {line.slope:.2f} [{low:.2f}, {high:.2f}] over {line.num} breaks."
-    return draw_figure(
-        "needed_context",
-        "The context that the learning needs",
-        "Each bar: above its lower end PROCESS is not yet yes, from its upper end on it is. Dotted, with a mark that "
-        f"points on: open at that end. {fitted}",
-        f"Needed context against time constant. {fitted}",
-        draw,
-        size=(6.2, 4.0),
-    )
 
 
 def movers(points: Sequence[Point], rules: Rules) -> Figure | None:
@@ -276,7 +224,7 @@ def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
             shown,
             places,
             "process",
-            _INKS[number % len(_INKS)],
+            canvas_lib.INKS[number % len(canvas_lib.INKS)],
             label.replace("memory ", "").replace("_", " ") or None,
         )
     if len(made) <= _MOST_NAMES and others:

@@ -18,6 +18,7 @@ from cl_imitate.config import DarkRoom, Environment, Experiment, Lock
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.figures import horizon as figures_horizon
+from cl_imitate.figures import needed_context
 from cl_imitate.figures.canvas import Figure
 from cl_imitate.sweeps.folder import SweepDir, is_sweep
 
@@ -57,7 +58,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     drawn = [
         figures_horizon.curves(points, rules),
         figures_horizon.movers(points, rules),
-        figures_horizon.needed(points),
+        needed_context.needed(horizon.breaks(points)),
         figures_horizon.surface(points),
     ]
     shown = [one for one in drawn if one is not None]
