@@ -8,7 +8,8 @@ contexts are bisected: every context asked about is a run in --folder, in which 
 yes or not. A run that is there is read, one that was cut off goes on. Batches hold as many steps at every context.
 `--kind linear_recurrence` bisects the imitator's width instead, with which its state grows; windows are whole lives.
 
-One JSON line a learner (tau in steps, the bracket of L*, every answer, whether all trainings had converged); one for
+One JSON line a learner (tau in steps, the bracket of L*, every answer; open where a training that was asked about had
+not converged, or the learner learned too little: such a one is neither drawn nor in a line); one for
 the line through all of them, one for the line through those that learn one ring at another pace; and a figure with
 both, carried on to a time constant of a million steps and marked as an extrapolation.
 """
@@ -16,17 +17,22 @@ both, carried on to a time constant of a million steps and marked as an extrapol
 import argparse
 import json
 import pathlib
+import sys
 
 import jax
 import numpy as np
 
-from cl_imitate import cli, load_config
+from cl_imitate import load_config
 from cl_imitate.evaluation import horizon
 from cl_imitate.evaluation.horizon import Break
 from cl_imitate.evaluation.needed import Needed, bisect
 from cl_imitate.figures import needed_context
+from cl_imitate.interruption import InterruptedRunError, noticed
+from cl_imitate.keeper import Schedule
 from cl_imitate.stages.corridor import run_all
 from cl_imitate.stages.run import open_stage_run
+from cl_imitate.start_jax import set_up_jax
+from cl_imitate.sweeps import points
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "needed_context.toml"
 BATCH_STEPS = 4096
@@ -73,7 +79,7 @@ def main() -> None:
         needed = bisect(sizes, suffices)
         rows.append({"learner": point, "kind": arguments.kind, **_row(needed, asked)})
         print(json.dumps(rows[-1]), flush=True)
-    found = [_break(row) for row in rows]
+    found = [_break(row) for row in rows if row["tau_steps"] is not None and not row["is_open"]]
     for named, line in (
         ("over all learners", horizon.line(found)),
         ("one ring, the learner slowed", horizon.line(found, same_task=True)),
@@ -114,27 +120,28 @@ def _ask(arguments: argparse.Namespace, point: str, size: int) -> dict:
     """PROCESS from an empty context, of one learner at one size."""
     experiment = load_config.load(CONFIG, (*overrides(point, size, arguments.kind), *arguments.set))
     folder = arguments.folder / arguments.kind / point.replace(" ", "_").replace(",", "") / f"size_{size}"
-    run = open_stage_run(experiment, folder, CONFIG.parent)
-    run_all(run)
+    with noticed() as notice:
+        run = open_stage_run(experiment, folder, CONFIG.parent, Schedule(notice=notice))
+        with run.folder.lock():
+            run_all(run)
     jax.clear_caches()  # a CPU's program keeps memory maps, of which a process has a limited number
-    verdict = json.loads((run.path / "verdict.json").read_text())
-    [stage] = verdict["questions"]["process"]["stages"]
+    [found] = points.read(folder)
     return {
-        "answer": stage["answer"],
-        "ratio": stage["ratio"],
-        "ci95": stage["ci95"],
-        "window": stage["window"]["estimate"],
-        "tau_steps": stage["learner_time_constant_steps"],
-        "converged": verdict["training"][0]["converged"],
+        "answer": found.process.answer,
+        "ratio": found.process.share,
+        "ci95": found.process.ci95,
+        "window": found.process.window,
+        "tau_steps": found.tau_steps,
+        "converged": found.converged,
     }
 
 
 def _row(needed: Needed, asked: dict[int, dict]) -> dict:
-    taus = [one.pop("tau_steps") for one in asked.values()]
+    taus = [tau for one in asked.values() if (tau := one.pop("tau_steps")) is not None]
     return {
-        "tau_steps": float(np.mean(taus)),
+        "tau_steps": float(np.mean(taus)) if taus else None,
         "needed": needed,
-        "converged": all(one["converged"] for one in asked.values()),
+        "is_open": not all(one["converged"] and one["answer"] != "void" for one in asked.values()),
         "asked": {str(size): asked[size] for size in sorted(asked)},
     }
 
@@ -149,5 +156,9 @@ def _draw(found: list[Break], arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.set_up_jax()
-    main()
+    set_up_jax()
+    try:
+        main()
+    except InterruptedRunError as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(interrupted.exit_code)

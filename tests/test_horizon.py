@@ -18,6 +18,7 @@ from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures import needed_context
 from cl_imitate.run_dir import write_json
 from cl_imitate.sweeps import horizon as page
+from cl_imitate.sweeps import points as points_lib
 from tests import synthetic
 
 NOT_ASKED = Imitated(answer="void", share=None, ci95=(None, None), horizon_steps=640)
@@ -39,6 +40,8 @@ VALUES = {
     "symbols": "fixed",
     "growth": None,
     "seed": 0,
+    "span": 640,
+    "rest": "a",
 }
 
 
@@ -104,7 +107,7 @@ def test_open_points_are_counted_nowhere(converged):
     assert "a longer training may yet find more (none was tried here)" in said
     longer = [*closed, point(0.98, context=32, updates=6000)]
     assert "(see what the updates move)" in " ".join(findings.findings(longer))
-    assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8)" in said
+    assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8; 128 open)" in said
 
 
 def test_a_slower_learner_of_the_same_task_is_told_apart_from_more_to_know():
@@ -147,7 +150,7 @@ def test_the_line_has_the_slope_of_the_breaks():
     said = " ".join(findings.findings(points))
     assert "to the power 1.00" in said
     assert "Tasks and slowness vary together" in said
-    assert "three breaks; 2 found" in " ".join(
+    assert "breaks of 2 were found" in " ".join(
         findings.findings([one for one in points if one.values["ring"] > 16])
     )
 
@@ -198,6 +201,68 @@ def test_without_a_gate_that_passes_nothing_is_claimed():
     assert findings.findings([]) == ["No point has a result yet."]
 
 
+def test_contexts_that_are_open_are_named_where_they_could_move_a_break():
+    opened = [point(0.01, context=context, converged=False) for context in (32, 64)]
+    said = findings.findings([*opened, point(0.98, context=128)])[0]
+    assert said == "Every converged context suffices at ring 8 from 128 on; 32, 64 open."
+    longer = point(0.98, context=512, converged=False)
+    assert (
+        "no converged context suffices at" in findings.findings([point(0.01, context=128), longer])[0].lower()
+    )
+
+
+def test_lives_of_other_lengths_and_other_settings_are_never_compared():
+    """Half a life and a whole one; and a sweep along what is no axis."""
+    whole = [point(0.01, context=32), point(0.98, context=128)]
+    half = [point(0.98, context=context, span=224) for context in (32, 64)]
+    assert len(horizon.one_each([*whole, *half])[0]) == 4
+    assert [chain.rest["span"] for chain in horizon.chains([*whole, *half], "context")] == [640, 224]
+    assert horizon.varying([*whole, *half]) == ["context", "span"]
+    other = [dataclasses.replace(one, settings={"training.learning_rate": 1e-3}) for one in whole]
+    other += [
+        dataclasses.replace(point(0.5, context=32, rest="b"), settings={"training.learning_rate": 3e-3}),
+    ]
+    assert len(horizon.chains(other, "context")) == 1
+    assert "other settings too (training.learning_rate)" in " ".join(findings.findings(other))
+    longer_rings = [point(0.98, ring=8, span=640), point(0.01, ring=24, span=1920)]
+    assert horizon.varying(longer_rings) == ["ring"]
+    assert len(horizon.chains(longer_rings, "ring")) == 1
+
+
+def test_seeds_of_one_learner_are_one_break_and_settings_have_lines_of_their_own():
+    """One ring seen with three seeds: no line. Three rings, twice, needing twice as much with few updates: slope 1."""
+    seeds = [
+        dataclasses.replace(one, tau_steps=TAU[8] * (1 + 0.01 * seed))
+        for seed in range(3)
+        for one in grid(seed=seed)
+        if one.values["ring"] == 8
+    ]
+    [found] = horizon.breaks(seeds)
+    assert found.needed == Needed(32, 128)
+    assert not np.isfinite(horizon.line([found]).slope)
+    assert "breaks of 1 were found" in " ".join(findings.findings(seeds))
+    contexts = [2**power for power in range(4, 13)]
+    points = [
+        dataclasses.replace(
+            point(
+                0.98 if context >= tau * factor else 0.01,
+                ring=ring,
+                context=context,
+                updates=updates,
+                span=ring * 80,
+            ),
+            tau_steps=float(tau),
+        )
+        for updates, factor, rings in (
+            (500, 2, ((8, 48), (16, 96), (24, 192))),
+            (2000, 1, ((16, 96), (24, 192), (32, 384))),
+        )
+        for ring, tau in rings
+        for context in contexts
+    ]
+    assert horizon.line(horizon.breaks(points)).slope == pytest.approx(1.0)
+
+
 def drawn(monkeypatch, make):
     """The lines that a figure draws, as (x, y, is filled, marker)."""
     kept = []
@@ -243,6 +308,17 @@ def test_the_analytic_lines_are_the_window_s_and_the_ceiling_s(monkeypatch):
     }
     assert by_style[":"] == [0.2, 0.9]
     assert by_style["--"] == [1.02, 1.02]
+
+
+def test_an_interval_without_ends_fills_the_panel_and_a_share_beyond_it_is_an_arrow(monkeypatch):
+    unknown = point(0.4, context=32)
+    unknown = dataclasses.replace(unknown, process=dataclasses.replace(unknown.process, ci95=(None, None)))
+    _, lines = drawn(monkeypatch, lambda: figures_horizon.curves([unknown, point(1.7, context=128)], Rules()))
+    uprights = [list(one.get_ydata()) for one in lines if list(one.get_xdata()) == [32, 32]]
+    low, high = figures_horizon._SHARES
+    assert [low, high] in uprights
+    [arrow] = [one for one in lines if one.get_marker() == "^" and list(one.get_xdata()) == [128]]
+    assert list(arrow.get_ydata()) == [high]
 
 
 def test_every_figure_is_drawn_where_there_is_something_to_draw():
@@ -344,7 +420,7 @@ def test_a_sweep_s_folder_becomes_sentences_figures_a_table_and_a_page(sweep, tm
 
 def test_runs_and_sweeps_go_together(sweep, tmp_path):
     one = finished(tmp_path / "run", 512, 1.3, ring=64)
-    points = [point for folder in (*page._runs(sweep)[:4], one) for point in page.read(folder)]
+    points = [point for folder in (*page._runs(sweep)[:4], one) for point in points_lib.read(folder)]
     assert horizon.varying(points) == ["context", "ring"]
     assert breaks(points)[24] == Needed(128, 512)
     assert breaks(points)[64] == Needed(512, None)
@@ -357,7 +433,8 @@ def test_a_place_is_drawn_once_and_a_ring_that_grows_stands_elsewhere(sweep, tmp
     assert said[0] == page.draw([sweep], tmp_path / "out")[0]
     grows = Lock(num_positions=24, initial_positions=8, grow_every_steps=96, grow_from_step=128)
     values = [
-        page.values(synthetic.experiment(environment=one), 32) for one in (grows, Lock(num_positions=24))
+        points_lib.values(synthetic.experiment(environment=one), 32)
+        for one in (grows, Lock(num_positions=24))
     ]
     assert {axis for axis in values[0] if values[0][axis] != values[1][axis]} == {"growth"}
     assert list(values[0]) == [axis for axis in horizon.AXES]
@@ -374,10 +451,10 @@ def test_what_is_no_sweep_and_what_is_void_are_errors(sweep, tmp_path):
         json.dumps(decided | {"void": ["the gate failed: x", "parameters changed"]})
     )
     with pytest.raises(ValueError, match="is void: parameters changed"):
-        page.read(one)
+        points_lib.read(one)
     (one / "verdict.json").write_text("{}")
     with pytest.raises(ValueError, match=r"damaged.*report --again"):
-        page.read(one)
+        points_lib.read(one)
     (one / "verdict.json").unlink()
     with pytest.raises(ValueError, match="has a result yet"):
         page.draw([one], tmp_path / "out")

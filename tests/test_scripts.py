@@ -186,7 +186,9 @@ def test_the_needed_context_script_tells_a_slower_learner_from_more_to_know(monk
         changes = script.POINTS[learner]
         ring = changes.get("environment.num_positions", 8)
         tau = 25.0 * ring * 2e-3 / changes.get("learner.learning_rate", 2e-3)
-        return {"answer": "yes" if size >= 16 * ring else "no", "tau_steps": tau, "converged": True}
+        is_open = learner == "ring of 16"
+        answer = "yes" if size >= (999 if is_open else 16 * ring) else "no"
+        return {"answer": answer, "tau_steps": tau, "converged": not is_open}
 
     monkeypatch.setattr(script, "_ask", ask)
     monkeypatch.setattr(sys, "argv", ["needed_context", "--folder", str(tmp_path)])
@@ -194,6 +196,7 @@ def test_the_needed_context_script_tells_a_slower_learner_from_more_to_know(monk
     printed = [json.loads(row) for row in capsys.readouterr().out.splitlines() if row.startswith("{")]
     learners, lines = printed[:-2], {one["line"]: one for one in printed[-2:]}
     assert {one["learner"]: one["needed"] for one in learners}["ring of 12"] == [128, 192]
-    assert len(learners) == len(script.POINTS)
+    assert [one["learner"] for one in learners if one["is_open"]] == ["ring of 16"]
+    assert lines["over all learners"]["num"] == len(learners) - 1 == len(script.POINTS) - 1
     assert abs(lines["one ring, the learner slowed"]["slope"]) < 0.01 < lines["over all learners"]["slope"]
     assert (tmp_path / "needed_transformer.png").exists()

@@ -16,9 +16,15 @@ def findings(points: Sequence[Point]) -> list[str]:
     found += [
         sentence
         for axis in horizon.varying(points)
-        if axis not in ("seed", "memory") and (sentence := _moved_sentence(points, axis))
+        if axis not in ("seed", "memory", "span", "rest") and (sentence := _moved_sentence(points, axis))
     ]
-    return [*found, *_recurrent_sentences(points), *_later_sentences(points), *_open_sentences(points)]
+    found += [*_recurrent_sentences(points), *_later_sentences(points), *_open_sentences(points)]
+    if "rest" in horizon.varying(points):
+        keys = ", ".join(horizon.settings_that_differ(points))
+        found.append(
+            f"Points differ in other settings too ({keys}), and are compared only where these are equal."
+        )
+    return found
 
 
 def _break_sentence(points: Sequence[Point]) -> str:
@@ -35,13 +41,14 @@ def _break_sentence(points: Sequence[Point]) -> str:
             horizon.told(chain.rest, differ or [axis for axis in ("ring", "room") if chain.rest[axis]])
             or "here"
         )
+        opened = _opened(chain, low, high)
         if low is not None and high is not None:
             at = {one.values["context"]: one for one in chain.points}
-            between.append(f"between {_shown(at[low])} and {_shown(at[high])} steps ({where})")
+            between.append(f"between {_shown(at[low])} and {_shown(at[high])} steps ({where}{opened})")
         elif high is not None:
-            all_suffice.append(f"{where} from {high} on")
+            all_suffice.append(f"{where} from {high} on{opened}")
         elif low is not None:
-            none_suffices.append(f"{where} up to {low}")
+            none_suffices.append(f"{where} up to {low}{opened}")
     parts = []
     if between:
         parts.append(
@@ -49,12 +56,23 @@ def _break_sentence(points: Sequence[Point]) -> str:
             f"PROCESS becomes yes {'; '.join(between)}"
         )
     if all_suffice:
-        parts.append(f"every context tried suffices at {'; '.join(all_suffice)}")
+        parts.append(f"every converged context suffices at {'; '.join(all_suffice)}")
     if none_suffices:
-        parts.append(f"no context tried suffices at {'; '.join(none_suffices)}")
+        parts.append(f"no converged context suffices at {'; '.join(none_suffices)}")
     if not parts:
         return "No context can be compared with another one: no converged points differ in it alone."
     return f"{'. '.join(part[0].upper() + part[1:] for part in parts)}."
+
+
+def _opened(chain: horizon.Chain, low: int | None, high: int | None) -> str:
+    """`; 64 open`: the contexts that could yet move a break between these."""
+    opened = [
+        context
+        for one in chain.points
+        if not (one.is_closed and one.process.is_answered)
+        and (low or 0) < (context := one.values["context"]) < (high or math.inf)
+    ]
+    return f"; {', '.join(map(str, opened))} open" if opened else ""
 
 
 def _shown(point: Point) -> str:
@@ -66,9 +84,10 @@ def _line_sentences(points: Sequence[Point]) -> list[str]:
     found = horizon.breaks(points)
     across, within = horizon.line(found), horizon.line(found, same_task=True)
     if not math.isfinite(across.slope):
-        whole = sum(one.needed.is_between for one in found)
+        whole = len({one.tau_steps for one in found if one.needed.is_between})
         return [
-            f"For a line of the needed context on the learner's time constant it takes three breaks; {whole} found."
+            "A line of the needed context on the learner's time constant takes breaks of three learners of different "
+            f"slowness, all else being equal; breaks of {whole} were found."
         ]
     said = [
         f"Over all breaks the needed context grows as the learner's time constant to the power {slope_told(across)}."
@@ -97,10 +116,11 @@ def _window_sentences(points: Sequence[Point]) -> list[str]:
         and one.process.is_answered
         and one.process.answer != "yes"
         and one.process.window is not None
+        and one.values["memory"] == "transformer"
     ]
     if not short:
         return []
-    below = [one for one in short if horizon.ends(one.process)[1] < (one.process.window or 0.0)]
+    below = [one for one in short if horizon.ends(one.process)[1] < horizon.window_low(one.process)]
     return [
         f"Of {len(short)} converged points that do not imitate the whole learning, {len(below)} lie wholly below the "
         "perfect use of their window: there it holds more than they make of it."

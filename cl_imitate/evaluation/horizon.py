@@ -30,10 +30,19 @@ AXES = {
     "replay": "replay of the learner",
     "discount": "discount of the learner",
     "seed": "seed",
+    "span": "steps recorded",
+    "rest": "other settings",
 }
-"""What points may differ in, in words. Batches and lengths of lives follow from these, and are no axes."""
+"""What points may differ in, in words; `rest` is a short hash of what is no axis and does not follow from one."""
+LEARNER_AXES = ("pace", "epsilon", "replay", "discount")
 TASK_AXES = ("family", "ring", "room", "symbols", "growth")
 """What there is to know, and with it how long its learning takes."""
+_FOLLOWS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*TASK_AXES, *LEARNER_AXES), ("span",)),  # lives are as long as learning takes
+    "family": ("span", "rest"),
+    "memory": ("rest",),
+}
+"""By axis: what may differ along it, because it follows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +56,7 @@ class Imitated:
     departure_steps: float | None = None  # None: never within the horizon
     departure_side: str | None = None  # "behind", or "ahead": it is faster than its teacher
     window: float | None = None  # the share of perfect use of the window
+    window_low: float | None = None  # the lower end of its interval
     ceiling: float | None = None  # the share of perfect knowledge at the learner's epsilon
 
     @property
@@ -70,6 +80,9 @@ class Point:
     )
     elsewhere: float | None = None  # recovered on rung 2b, where that was asked
     later_converged: bool | None = None  # of those that LATER was asked of, which may have another fork
+    settings: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # by key: what `rest` is the hash of
 
     @property
     def is_closed(self) -> bool:
@@ -102,13 +115,15 @@ class Chain(NamedTuple):
 def chains(points: Iterable[Point], axis: str, *, least: int = 2) -> list[Chain]:
     """All chains along an axis of at least so many different values, in the order of the points.
 
+    The points of a chain agree on every other axis, but for what follows from this one.
     A point whose value says nothing (the context of a memory that has no window) is in none along that axis.
     """
     found: dict[tuple, list[Point]] = {}
     for point in points:
         if axis == "context" and point.values["memory"] != "transformer":
             continue
-        rest = tuple((name, value) for name, value in point.values.items() if name != axis)
+        may_differ = (axis, *_FOLLOWS.get(axis, ()))
+        rest = tuple((name, value) for name, value in point.values.items() if name not in may_differ)
         found.setdefault(rest, []).append(point)
     made = [
         Chain(dict(rest), sorted(some, key=lambda one: (str(type(one.values[axis])), one.values[axis])))
@@ -118,8 +133,25 @@ def chains(points: Iterable[Point], axis: str, *, least: int = 2) -> list[Chain]
 
 
 def varying(points: Sequence[Point]) -> list[str]:
-    """The axes along which points differ, in the order of `AXES`."""
-    return [axis for axis in AXES if len({point.values.get(axis) for point in points}) > 1]
+    """The axes along which points differ, in the order of `AXES`, without what follows from the others of them."""
+    differ = [axis for axis in AXES if len({point.values.get(axis) for point in points}) > 1]
+    own = [axis for axis in differ if axis not in ("span", "rest")]
+    return own + [axis for axis in ("span", "rest") if axis in differ and not _is_implied(axis, own, points)]
+
+
+def _is_implied(axis: str, by: Sequence[str], points: Sequence[Point]) -> bool:
+    found: dict[tuple, set] = {}
+    for point in points:
+        found.setdefault(tuple(point.values.get(name) for name in by if name != "context"), set()).add(
+            point.values[axis]
+        )
+    return all(len(values) == 1 for values in found.values())
+
+
+def settings_that_differ(points: Sequence[Point]) -> list[str]:
+    """The keys of the configuration behind a difference in `rest`."""
+    every = dict.fromkeys(key for point in points for key in point.settings)
+    return [key for key in every if len({repr(point.settings.get(key)) for point in points}) > 1]
 
 
 def needed_context(chain: Chain, question: str = "process") -> Needed:
@@ -139,25 +171,42 @@ class Break(NamedTuple):
 
     tau_steps: float  # the learner's time constant
     needed: Needed
-    task: tuple[tuple[str, Any], ...]  # the chain's values on `TASK_AXES`: what there is to know
+    task: tuple[tuple[str, Any], ...]  # the values on `TASK_AXES`: what there is to know
+    setting: tuple[
+        tuple[str, Any], ...
+    ] = ()  # those on all axes that are neither the task's nor the learner's
 
 
 def breaks(points: Sequence[Point]) -> list[Break]:
-    """Of every chain whose learner has a time constant and that has closed points."""
-    found = []
+    """Of every chain whose learner has a time constant and that has closed points; master seeds are taken together."""
+    found: dict[tuple, list[tuple[float, Needed]]] = {}
     for chain in chains(points, "context"):
         taus = [one.tau_steps for one in chain.points if one.tau_steps]
         needed = needed_context(chain)
         if taus and needed != Needed(None, None):
-            task = tuple((axis, chain.rest.get(axis)) for axis in TASK_AXES)
-            found.append(Break(sum(taus) / len(taus), needed, task))
-    return found
+            place = tuple((axis, value) for axis, value in chain.rest.items() if axis != "seed")
+            found.setdefault(place, []).append((sum(taus) / len(taus), needed))
+    return [_together(dict(place), some) for place, some in found.items()]
+
+
+def _together(rest: dict[str, Any], some: Sequence[tuple[float, Needed]]) -> Break:
+    lows, highs = [one.low for _, one in some], [one.high for _, one in some]
+    low = None if None in lows else min(low for low in lows if low is not None)
+    high = None if None in highs else max(high for high in highs if high is not None)
+    own = (*TASK_AXES, *LEARNER_AXES, "span")
+    return Break(
+        sum(tau for tau, _ in some) / len(some),
+        Needed(low, high),
+        task=tuple((axis, rest.get(axis)) for axis in TASK_AXES),
+        setting=tuple((axis, value) for axis, value in rest.items() if axis not in own),
+    )
 
 
 def line(found: Sequence[Break], *, same_task: bool = False) -> Line:
-    """The needed context of PROCESS against the learner's time constant: over all breaks, or within tasks, so that
-    learners are slower without there being more to know."""
-    groups = [one.task for one in found] if same_task else None
+    """The needed context of PROCESS against the learner's time constant. Breaks are compared within one setting (size
+    and training of the imitator, number of learners, ...); with `same_task` within one task as well, so that learners
+    are slower without there being more to know."""
+    groups = [(one.setting, one.task) if same_task else one.setting for one in found]
     return fit([one.tau_steps for one in found], [one.needed for one in found], groups=groups)
 
 
@@ -206,6 +255,12 @@ def ends(one: Imitated) -> tuple[float, float]:
     """Of its interval, infinite where there is none."""
     low, high = one.ci95
     return (-math.inf if low is None else low), (math.inf if high is None else high)
+
+
+def window_low(one: Imitated) -> float:
+    """The least that perfect use of the window may be worth, as far as its own interval tells."""
+    low = one.window if one.window_low is None else one.window_low
+    return -math.inf if low is None else low
 
 
 def _apart(one: Imitated, other: Imitated) -> bool:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_LEAST_OCTAVES = 0.5
+
 
 class Needed(NamedTuple):
     """The least size that suffices lies above `low` (None: the smallest one tried suffices) and at most at `high`
@@ -65,7 +67,7 @@ def fit(
     one slope and an intercept for each group (their mean is told), and groups of one time constant are left out: so a
     learner's slowness is told apart from what else slows it. The interval is a bootstrap over points, the size drawn
     evenly within its bracket each time: it knows of chance among learners only as far as that moves points. With fewer
-    than three time constants there is no line: NaN.
+    than three time constants, or if the slowest learner is not 1.4 times as slow as the fastest, there is no line: NaN.
     """
     groups = [None] * len(steps) if groups is None else groups
     whole = [
@@ -74,7 +76,8 @@ def fit(
         if one.low is not None and one.high is not None and math.isfinite(time)
     ]
     whole = [one for one in whole if len({other[0] for other in whole if other[3] == one[3]}) > 1]
-    if len({one[0] for one in whole}) < 3:
+    times = {one[0] for one in whole}
+    if len(times) < 3 or max(times) - min(times) < _LEAST_OCTAVES:
         return Line(math.nan, (math.nan, math.nan), math.nan, len(whole))
     x, low, high = np.array([one[:3] for one in whole]).T
     labels = list({one[3] for one in whole})

@@ -18,6 +18,7 @@ _GREY = "#6B6B6B"
 _NAMES = {"process": "PROCESS, from an empty context", "later": "LATER, after the recording stopped"}
 _WIDTH, _HEIGHT = 5.6, 3.5  # inches: of a panel
 _MOST_NAMES = 6  # lines of a panel that are named in it
+_SHARES = (-0.15, 1.3)  # what a panel of shares shows
 _BESIDE = 2.2  # what has no window stands right of the longest context, by this factor
 
 
@@ -48,7 +49,7 @@ def curves(points: Sequence[Point], rules: Rules) -> Figure:
         "knowledge at the learner's epsilon. A break at the dotted line is bookkeeping, a break below it is the "
         "finding. Right, the steps after which the imitator departs from the learner: downwards where it falls behind, "
         "upwards where it is ahead; a square on a dotted stem has not departed within the horizon. Filled: training "
-        "had converged.",
+        "had converged. An arrow at a panel's edge: the share lies beyond it.",
         " ".join(findings.findings(points)[:1]),
         draw,
         size=(2 * _WIDTH, _HEIGHT * len(questions) + 0.6),
@@ -93,7 +94,7 @@ def _shares(axis, groups: Sequence[Chain], free, question: str, differ, inks: Ma
 def _share_axis(axis, rules: Rules) -> None:
     axis.axhspan(-9, rules.learns_no, color="#FBF1EB", zorder=0)
     axis.axhspan(rules.learns_yes, 9, color="#EAF4F0", zorder=0)
-    axis.set_ylim(-0.15, 1.3)
+    axis.set_ylim(*_SHARES)
 
 
 def _analytic(axis, shown: Sequence[Point], question: str, ink: str) -> None:
@@ -118,10 +119,14 @@ def _line(
 
 def _mark(axis, place: Any, point: Point, question: str, ink: str, marker: str) -> None:
     found = point.of(question)
-    ends = [found.share if end is None else end for end in found.ci95]
+    assert found.share is not None
+    ends = np.clip(horizon.ends(found), *_SHARES)
     axis.plot([place, place], ends, color=ink, linewidth=1.4)
     fill = ink if point.counts_for(question) else "white"
-    axis.plot(place, found.share, marker, color=ink, markerfacecolor=fill, markersize=6.5, zorder=4)
+    if not _SHARES[0] <= found.share <= _SHARES[1]:  # it lies beyond the panel: an arrow at its edge
+        marker = "^" if found.share > _SHARES[1] else "v"
+    height = float(np.clip(found.share, *_SHARES))
+    axis.plot(place, height, marker, color=ink, markerfacecolor=fill, markersize=6.5, zorder=4, clip_on=False)
 
 
 def _departures(axis, groups: Sequence[Chain], free, question: str, differ, inks: Mapping) -> None:
@@ -179,7 +184,11 @@ def _context_axis(axis, groups: Sequence[Chain], free: Sequence[Point]) -> None:
 
 def movers(points: Sequence[Point], rules: Rules) -> Figure | None:
     """A panel for each axis along which points differ: what moves the break, and what does not."""
-    axes_here = [axis for axis in horizon.varying(points) if axis != "seed" and horizon.chains(points, axis)]
+    axes_here = [
+        axis
+        for axis in horizon.varying(points)
+        if axis not in ("seed", "span", "rest") and horizon.chains(points, axis)
+    ]
     if not axes_here:
         return None
 

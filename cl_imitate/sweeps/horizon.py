@@ -5,24 +5,20 @@ Sentences on the terminal; horizon.csv, the figures and a page of them in a fold
 
 import csv
 import io
-import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jinja2
 
 from cl_imitate import load_config, report
-from cl_imitate.config import DarkRoom, Environment, Experiment, Lock
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures import needed_context
 from cl_imitate.figures.canvas import Figure
+from cl_imitate.sweeps import points as points_lib
 from cl_imitate.sweeps.folder import SweepDir, is_sweep
-
-_NOT_ASKED = {"answer": "not run", "estimate": None, "ci95": (None, None)}
 
 
 def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
@@ -41,7 +37,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         raise ValueError(
             f"no point of {', '.join(map(str, paths))} has a result yet. See: cl-imitate show DIR"
         )
-    points, num_again = horizon.one_each(point for one in done for point in read(one))
+    points, num_again = horizon.one_each(point for one in done for point in points_lib.read(one))
     rules = load_config.load(done[0] / "config.toml").rules
     said = findings.findings(points)
     if len({load_config.rules_sha256(load_config.load(one / "config.toml")) for one in done}) > 1:
@@ -82,93 +78,6 @@ def _runs(path: pathlib.Path) -> list[pathlib.Path]:
     if not (path / "config.toml").is_file():
         raise ValueError(f"{path} holds neither a sweep nor a run: it has no sweep.json and no config.toml.")
     return [path]
-
-
-def read(path: pathlib.Path) -> list[Point]:
-    """A finished run's points, one for each context length.
-
-    Raises:
-      ValueError: its verdict is damaged, or the parameters of its imitators changed.
-    """
-    experiment = load_config.load(path / "config.toml")
-    try:
-        decided = json.loads((path / "verdict.json").read_text())
-        points = list(_points(experiment, decided, path.name))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path / 'verdict.json'} is damaged ({error!r}). Redo it: `cl-imitate report --again --run-dir {path}`."
-        ) from error
-    # A gate that is the point's own PROCESS fails where the answer is no: the page says how many pass. All else counts.
-    is_own = experiment.gate.experiment == "self"
-    if broken := [one for one in decided["void"] if not (is_own and one.startswith("the gate failed"))]:
-        raise ValueError(f"{path} is void: {'; '.join(broken)}. Leave it out, or mend it.")
-    return points
-
-
-def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> Iterator[Point]:
-    last, later_fork = experiment.recorded_steps, experiment.evaluation.later_fork_step
-    trained = {(one["context_steps"], one["fork_step"]): one for one in decided["training"]}
-    for context, questions in decided["contexts"].items():
-        stages = questions["process"].get("stages", ())
-        first = next((one for one in stages if one["stage_step"] == 0), {})
-        rungs = [one for one in questions["elsewhere"].get("rungs", ()) if one["rung"] == "2b"]
-        yield Point(
-            name=name,
-            values=values(experiment, int(context)),
-            converged=trained.get((int(context), last), {}).get("converged"),
-            later_converged=trained.get((int(context), later_fork), {}).get("converged"),
-            above_floor=trained.get((int(context), last), {}).get("above_floor"),
-            tau_steps=first.get("learner_time_constant_steps"),
-            passes_gate=decided["gate"]["passed"],
-            process=_imitated(first or _NOT_ASKED, last),
-            later=_imitated(questions["later"], experiment.evaluation.later_steps),
-            elsewhere=next((one["recovered"] for one in rungs if one["counted"]), None),
-        )
-
-
-def values(experiment: Experiment, context_steps: int) -> dict[str, Any]:
-    """Where a run stands on every axis of `evaluation.horizon`."""
-    environment, learner, simulation = experiment.environment, experiment.learner, experiment.simulation
-    return {
-        "context": context_steps,
-        "ring": environment.num_positions if isinstance(environment, Lock) else None,
-        "room": environment.size if isinstance(environment, DarkRoom) else None,
-        "memory": experiment.imitator.kind,
-        "updates": experiment.training.num_updates,
-        "width": experiment.imitator.width,
-        "layers": experiment.imitator.num_layers,
-        "learners": simulation.num_recorded,
-        "tasks": simulation.num_tasks or "one each",
-        "pace": learner.learning_rate,
-        "epsilon": learner.epsilon_end,
-        "family": getattr(environment, "game", environment.family),
-        "symbols": getattr(environment, "symbols", None),
-        "growth": _growth(environment),
-        "sees": experiment.imitator.sees,
-        "replay": learner.replay,
-        "discount": learner.discount,
-        "seed": experiment.seed,
-    }
-
-
-def _growth(environment: Environment) -> str | None:
-    if not isinstance(environment, Lock) or not environment.grow_every_steps:
-        return None
-    return f"one in {environment.grow_every_steps} steps from {environment.grow_from_step} on"
-
-
-def _imitated(entry: Mapping[str, Any], horizon_steps: int) -> Imitated:
-    low, high = entry["ci95"]
-    return Imitated(
-        answer=entry["answer"],
-        share=entry.get("ratio", entry.get("estimate")),
-        ci95=(low, high),
-        horizon_steps=horizon_steps,
-        departure_steps=entry.get("departure_step"),
-        departure_side=entry.get("departure_side"),
-        window=(entry.get("window") or {}).get("estimate"),
-        ceiling=(entry.get("ceiling") or {}).get("estimate"),
-    )
 
 
 def to_csv(points: Sequence[Point]) -> str:
