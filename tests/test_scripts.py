@@ -187,7 +187,7 @@ def test_the_needed_context_script_tells_a_slower_learner_from_more_to_know(monk
         ring = changes.get("environment.num_positions", 8)
         tau = 25.0 * ring * 2e-3 / changes.get("learner.learning_rate", 2e-3)
         is_open = learner == "ring of 16"
-        answer = "yes" if size >= (999 if is_open else 16 * ring) else "no"
+        answer = "yes" if size >= (400 if is_open else 16 * ring) else "no"
         return {"answer": answer, "tau_steps": tau, "converged": not is_open}
 
     monkeypatch.setattr(script, "_ask", ask)
