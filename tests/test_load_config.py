@@ -1,10 +1,12 @@
 import dataclasses
 import pathlib
 import re
+import textwrap
 
 import pytest
 
 from cl_imitate import config, load_config
+from cl_imitate.sweeps import axes
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -173,3 +175,17 @@ def test_configs_are_found_beside_the_run_or_in_the_package(tmp_path):
 def test_a_control_that_could_not_be_made_is_refused_before_anything_runs(overrides, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         load_config.load(CONFIGS / "smoke.toml", overrides)
+
+
+def test_the_configs_that_the_readme_shows_load(tmp_path):
+    readme = (CONFIGS.parent / "README.md").read_text()
+    shown = [textwrap.dedent(text) for text in re.findall(r"(?ms)^ *```toml\n(.*?)^ *```", readme)]
+    assert len(shown) == 2
+    for text in shown:
+        path = write(tmp_path, text.replace('base = "', f'base = "{CONFIGS}/'))
+        experiments = (
+            [point.experiment for point in axes.load_points(path)]
+            if "[sweep]" in text
+            else [load_config.load(path)]
+        )
+        assert not {one.name for one in experiments} & {one.stem for one in CONFIGS.glob("*.toml")}
