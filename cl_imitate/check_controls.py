@@ -81,6 +81,11 @@ def control_problem(experiment: config.Experiment) -> str | None:
             f"controls.run holds {from_birth[0]}, whose learners live from birth, but learners have had the rates of "
             f"this fork since step {experiment.fork.rates_since} only. Leave the control out"
         )
+    if "test_time_training" in run and (kept := experiment.training.keep_every_episodes) > 1:
+        return (
+            "controls.run holds test_time_training, whose rounds end within episodes, and in a history thinned by "
+            f"training.keep_every_episodes = {kept} that is no step. Leave the control out, or set that to 1"
+        )
     longest = max(evaluation.now_steps, 4 * (getattr(experiment.environment, "episode_steps", None) or 1))
     if "pace" in run and longest > experiment.recorded_steps:
         return (

@@ -165,6 +165,11 @@ def test_configs_are_found_beside_the_run_or_in_the_package(tmp_path):
             "controls.run holds sham, which counts LATER from the imitator's own start",
         ),
         (
+            ("controls.run=['test_time_training']", "training.keep_every_episodes=2", "evaluation.months=[]"),
+            "controls.run holds test_time_training, whose rounds end within episodes, and in a history thinned by "
+            "training.keep_every_episodes = 2",
+        ),
+        (
             ("controls.run=['sham','shuffled']", "training.feed=stream", "training.stream_learners=16"),
             "controls.run holds shuffled, which alters recorded histories",
         ),
