@@ -266,7 +266,7 @@ def _asked(population: Population, ensemble: simulate.Ensemble, num_clones: int)
     return _policies(population, ensemble, obs[:, None])[:, 0]
 
 
-def _policies(population: Population, ensemble: simulate.Ensemble, obs: np.ndarray) -> np.ndarray:
+def _policies(population: Population, ensemble: simulate.Ensemble, obs: np.ndarray | jax.Array) -> np.ndarray:
     """Probabilities [N, X, A] of learners as they are, on observations [N, X, ...]."""
     learning_step = jnp.maximum(ensemble.clock.step - population.learner.learning_starts_steps, 0)
     learner = ensemble.learner.replace(target_params=None, opt_state=None, rows=None)
