@@ -234,3 +234,25 @@ def test_looks_are_few_and_end_chunks_and_blocks():
     assert len(looks) <= 32
     assert (looks % 100 == 0).all()
     assert looks[-1] <= 10_000
+
+
+@pytest.mark.parametrize("each", [{}, {"steps_per_update": 4, "target_period_updates": 20}])
+@pytest.mark.parametrize(("chunk", "num_states"), [(32, 8), (80, 16), (16, 16), (16, 40)])
+def test_the_clones_can_be_asked_at_every_state_and_are_lived_in_larger_chunks_elsewhere(
+    each, chunk, num_states
+):
+    of = experiment(**each)
+    of = dataclasses.replace(of, controls=dataclasses.replace(of.controls, floor_states=num_states))
+    looks, spu = np.arange(chunk, 10 * chunk + 1, chunk), of.learner.steps_per_update
+    states = floor._states(of, looks)
+    assert (np.diff(states) >= 0).all()
+    assert (states[:, -1] == looks - spu).all()
+    few = simulate.chunk_plan((chunk,), of.learner, at_most=spu * num_states)
+    pieces = floor._pieces(looks, states, few=few, one=spu)
+    ends = [0]
+    for num_steps, size in pieces:
+        ends += range(ends[-1] + size, ends[-1] + num_steps + 1, size)
+    assert ends[-1] == looks[-1]
+    assert set(states.ravel()) | set(looks) <= set(ends)
+    if chunk > 2 * spu * num_states:
+        assert len(ends) < looks[-1] / spu
