@@ -10,9 +10,9 @@ any real second life: `floor_own_environment`.
 All are compared on the same observations, those of clone 0 in its last steps before each look, and at the same time:
 each clone as it was when clone 0 saw the observation, as the imitator's prediction is of that moment. (Clones taken at
 the look would have moved on since, and what they moved would be counted against the imitator alone.) So close to a look
-the clones are lived an update at a time and asked after each; where an update comes only after several steps, every so
-many steps' observation is taken. Successive observations, because others at equal distances would always fall on the
-same places of an episode. Of every clone j, total variation TV(pi_j, mean of the others) and KL(pi_j || mean of the
+the clones are lived an update at a time and asked after each. (States spread evenly over the horizon would cost as much,
+and always fall on the same places of an episode.) Where an update comes only after several steps, one observation in so
+many is taken. Of every clone j, total variation TV(pi_j, mean of the others) and KL(pi_j || mean of the
 others): the mean is what one would predict who knows all that can be known but what is hidden, so the latter is the
 least that any prediction can lose.
 
