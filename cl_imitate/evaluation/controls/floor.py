@@ -10,11 +10,11 @@ any real second life: `floor_own_environment`.
 All are compared on the same observations, those of clone 0 in its last steps before each look, and at the same time:
 each clone as it was when clone 0 saw the observation, as the imitator's prediction is of that moment. (Clones taken at
 the look would have moved on since, and what they moved would be counted against the imitator alone.) So close to a look
-the clones are lived an update at a time and asked after each. (States spread evenly over the horizon would cost as much,
-and always fall on the same places of an episode.) Where an update comes only after several steps, one observation in so
-many is taken. Of every clone j, total variation TV(pi_j, mean of the others) and KL(pi_j || mean of the
-others): the mean is what one would predict who knows all that can be known but what is hidden, so the latter is the
-least that any prediction can lose.
+the clones are lived an update at a time and asked after each. (States spread evenly over the horizon would cost no
+less, and always fall on the same places of an episode.) Where an update comes only after several steps, one observation
+in so many is taken. Of every clone j, total variation TV(pi_j, mean of the others) and KL(pi_j || mean of the others):
+the mean is what one would predict who knows all that can be known but what is hidden, so the latter is the least that
+any prediction can lose.
 
 The imitator reads clone 0's stream behind the same prompt (teacher-forced). Its KL is KL(pi_j || imitator), the mean
 over the clones j > 0 whose stream it does not read; its TV is TV(imitator, mean of these). The excess is over the
