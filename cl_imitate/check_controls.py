@@ -81,11 +81,10 @@ def control_problem(experiment: config.Experiment) -> str | None:
             f"controls.run holds {from_birth[0]}, whose learners live from birth, but learners have had the rates of "
             f"this fork since step {experiment.fork.rates_since} only. Leave the control out"
         )
-    longest = max(evaluation.now_steps, 4 * (getattr(experiment.environment, "episode_steps", None) or 1))
-    if "pace" in run and longest > experiment.recorded_steps:
+    if "test_time_training" in run and (kept := experiment.training.keep_every_episodes) > 1:
         return (
-            f"controls.run holds pace, which measures returns over {longest} steps (evaluation.now_steps, or four "
-            f"episodes), and learners are recorded for {experiment.recorded_steps}. Record more, or leave it out"
+            "controls.run holds test_time_training, whose rounds end within episodes, and in a history thinned by "
+            f"training.keep_every_episodes = {kept} that is no step. Leave the control out, or set that to 1"
         )
     if experiment.training.feed == "stream" and (altered := set(retrained) - {"sham"}):
         return (
@@ -97,10 +96,42 @@ def control_problem(experiment: config.Experiment) -> str | None:
             'controls.run holds "novelty", which reads all training histories again, and training.feed = "stream" '
             'keeps none. Leave it out, or set training.feed = "store"'
         )
+    if "pace" in run and (problem := _pace_problem(experiment)):
+        return problem
+    return _stalled_problem(experiment) if "stalled" in run else None
+
+
+def _pace_problem(experiment: config.Experiment) -> str | None:
+    lock, recorded = experiment.environment, experiment.recorded_steps
+    longest = max(experiment.evaluation.now_steps, 4 * (getattr(lock, "episode_steps", None) or 1))
+    if longest > recorded:
+        return (
+            f"controls.run holds pace, which measures returns over {longest} steps (evaluation.now_steps, or four "
+            f"episodes), and learners are recorded for {recorded}. Record more, or leave it out"
+        )
+    oldest = experiment.controls.pace_lives * recorded
+    if isinstance(lock, config.Lock) and lock.grows(0, oldest):
+        return (
+            "controls.run holds pace, whose imitators act in newborn environments, and tasks that grow before the age "
+            f"of {oldest} are smaller there than their prompts show. Leave the control out"
+        )
+    return None
+
+
+def _stalled_problem(experiment: config.Experiment) -> str | None:
+    evaluation, last = experiment.evaluation, experiment.recorded_steps
     step, kept = experiment.controls.stall_step, {*evaluation.stage_steps, *evaluation.fork_steps} - {0}
-    if "stalled" in run and step and step not in kept:
+    if step and step not in kept:
         return (
             f"controls.stall_step = {step} is no stage and no fork: learners are kept at {sorted(kept)} only"
+        )
+    step = step or evaluation.later_fork_step
+    held = experiment.imitator.context_steps * experiment.training.keep_every_episodes
+    if step + held > last:  # in whole chunks too, of which both steps are multiples
+        return (
+            f"controls.run holds stalled, which holds learners from step {step} (controls.stall_step, or "
+            f"evaluation.later_fork_step) on for {held} steps, what fills a context: past {last}, where recording "
+            "ends. Set controls.stall_step to an earlier stage or fork, record more, or leave the control out"
         )
     return None
 

@@ -98,6 +98,34 @@ def test_clone_zero_is_the_learner_that_goes_on_bit_for_bit(study, clones):
         np.testing.assert_array_equal(getattr(lived.history, name), getattr(history, name))
 
 
+def test_an_imitator_that_is_its_learner_at_every_step_has_no_excess(monkeypatch):
+    """Where clones do not differ the floor is nothing, and how a learner moves from step to step adds nothing to it."""
+    study = make_study(experiment(replay="latest", epsilon_start=0.0, epsilon_end=0.0, learning_rate=3e-2))
+    scene = floor.later_scene(study, LEARNERS)
+    population = scene.population
+    begun = simulate.begin_episode(
+        floor.rows(scene.snapshot, np.arange(LEARNERS)), jax.random.clone(scene.reset_keys), population.env_params,
+        env=population.family.env, dqn=population.dqn,
+    )  # fmt: skip
+    said = [floor._policies(population, begun, np.asarray(begun.obs)[:, None])[:, 0]]
+    for kept, _ in simulate.advance(
+        begun, population.streams.replace(env=scene.env_keys), population.env_params, population.rates,
+        **population.static, num_steps=LATER, chunk_steps=1, keep_steps=range(FORK + LATER),
+    ):  # fmt: skip
+        assert kept is not None
+        said.append(floor._policies(population, kept, np.asarray(kept.obs)[:, None])[:, 0])
+    own = np.log(np.maximum(np.stack(said, axis=1), 1e-6))  # [L, T + 1, A]
+
+    monkeypatch.setattr(
+        divergence, "forced_over", lambda imitator, params, prompt, history, wanted: own[None][:, :, wanted]
+    )
+    found = floor.measure(study)
+    assert (found["clone_tv"] == 0).all()
+    assert found["imitator_tv"].max() < 1e-4
+    assert found["imitator_nats"].max() < 1e-3
+    assert (np.diff(own.argmax(axis=-1), axis=1) != 0).mean() > 0.1  # it does move
+
+
 def key_numbers(found: jax.Array) -> np.ndarray:
     return np.asarray(jax.random.key_data(found)).reshape(LEARNERS, CLONES, -1)
 
@@ -206,3 +234,25 @@ def test_looks_are_few_and_end_chunks_and_blocks():
     assert len(looks) <= 32
     assert (looks % 100 == 0).all()
     assert looks[-1] <= 10_000
+
+
+@pytest.mark.parametrize("each", [{}, {"steps_per_update": 4, "target_period_updates": 20}])
+@pytest.mark.parametrize(("chunk", "num_states"), [(32, 8), (80, 16), (16, 16), (16, 40)])
+def test_the_clones_can_be_asked_at_every_state_and_are_lived_in_larger_chunks_elsewhere(
+    each, chunk, num_states
+):
+    of = experiment(**each)
+    of = dataclasses.replace(of, controls=dataclasses.replace(of.controls, floor_states=num_states))
+    looks, spu = np.arange(chunk, 10 * chunk + 1, chunk), of.learner.steps_per_update
+    states = floor._states(of, looks)
+    assert (np.diff(states) >= 0).all()
+    assert (states[:, -1] == looks - spu).all()
+    few = simulate.chunk_plan((chunk,), of.learner, at_most=spu * num_states)
+    pieces = floor._pieces(looks, states, few=few, one=spu)
+    ends = [0]
+    for num_steps, size in pieces:
+        ends += range(ends[-1] + size, ends[-1] + num_steps + 1, size)
+    assert ends[-1] == looks[-1]
+    assert set(states.ravel()) | set(looks) <= set(ends)
+    if chunk > 2 * spu * num_states:
+        assert len(ends) < looks[-1] / spu

@@ -109,6 +109,12 @@ def test_the_rung_of_a_new_meaning_depends_on_what_the_imitator_was_trained_on(t
         load_config.load(path, (rung.format("2"),))
 
 
+def test_a_stall_that_ends_with_the_recording_and_a_ring_that_does_not_grow_in_any_life_are_allowed():
+    load_config.load(CONFIGS / "smoke.toml", ("controls.run=['stalled']", "imitator.context_steps=64"))
+    slow = ("environment.grow_every_steps=600", "environment.initial_positions=1")
+    load_config.load(CONFIGS / "smoke.toml", ("controls.run=['pace']", *slow))
+
+
 def test_files_that_are_missing_or_not_toml_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere\.toml: cannot be read"):
         load_config.load(tmp_path / "nowhere.toml")
@@ -165,6 +171,28 @@ def test_configs_are_found_beside_the_run_or_in_the_package(tmp_path):
         (
             ("controls.run=['sham']", "environment.grow_every_steps=40", "environment.initial_positions=1"),
             "controls.run holds sham, which counts LATER from the imitator's own start",
+        ),
+        (
+            ("controls.run=['test_time_training']", "training.keep_every_episodes=2", "evaluation.months=[]"),
+            "controls.run holds test_time_training, whose rounds end within episodes, and in a history thinned by "
+            "training.keep_every_episodes = 2",
+        ),
+        (
+            ("controls.run=['pace']", "environment.grow_every_steps=40", "environment.initial_positions=1"),
+            "controls.run holds pace, whose imitators act in newborn environments",
+        ),
+        (  # it is still a ring of 1 where recording ends, but lives are four times as long
+            ("controls.run=['pace']", "environment.grow_every_steps=400", "environment.initial_positions=1"),
+            "tasks that grow before the age of 512 are smaller there than their prompts show",
+        ),
+        (
+            ("controls.run=['stalled']", "controls.stall_step=128"),
+            "holds learners from step 128 (controls.stall_step, or evaluation.later_fork_step) on for 32 steps, what "
+            "fills a context: past 128, where recording ends",
+        ),
+        (
+            ("controls.run=['stalled']", "imitator.context_steps=96", "imitator.also_context_steps=[]"),
+            "holds learners from step 64",
         ),
         (
             ("controls.run=['sham','shuffled']", "training.feed=stream", "training.stream_learners=16"),

@@ -176,7 +176,7 @@ def test_in_closed_loop_an_imitator_that_follows_its_coin_explores_as_often_as_t
         members, env_state, obs, None, imitator=stub, spec=env.spec, start_step=0, num_blocks=1
     )
     placed = sharding.place(
-        (members, one.env_params, keys.members(jax.random.key(2), NUM), jnp.full(NUM, 0.3)),
+        (members, one.env_params, keys.members(jax.random.key(2), NUM), jnp.full((NUM, 200), 0.3)),
         mesh,
         (sharding.WHOLE, sharding.SPLIT, sharding.SPLIT, sharding.SPLIT),
     )

@@ -101,6 +101,25 @@ def test_later_that_is_void_because_the_posterior_fails_now_counts():
     assert (place["protocols"]["later"]["answer"], place["protocols"]["later"]["counts"]) == ("void", True)
 
 
+def test_later_is_void_for_the_learner_s_own_sake_where_the_held_learner_is_not_above_random():
+    """A ratio of two noises, here under its bound, says nothing of the posterior."""
+    noise = {"now": synthetic.now(0.5, 1.0, fork_step=320), "later": synthetic.later(10.0, start=1.0)}
+    found = posterior_answer.with_truth(EXPERIMENT, condition("with_truth", **noise))
+    (place,) = found["places"].values()
+    later = place["protocols"]["later"]
+    assert (later["answer"], later["counts"]) == ("void", False)
+    assert "at NOW the held learner is not clearly better than random" in later["reason"]
+
+
+def test_later_is_void_for_the_learner_s_own_sake_where_both_it_and_the_posterior_fall_short():
+    weak = {"now": synthetic.now(5.0, 9.9, fork_step=320), "later": synthetic.later(10.0, start=9.9)}
+    found = posterior_answer.with_truth(EXPERIMENT, condition("with_truth", **weak))
+    (place,) = found["places"].values()
+    later = place["protocols"]["later"]
+    assert (later["answer"], later["counts"]) == ("void", False)
+    assert "the learner itself gains" in later["reason"]
+
+
 def test_hypotheses_that_never_differ_from_the_truth_count_as_one_with_it():
     arrays = condition("with_truth", on_truth=0.6)
     key = next(key for key in arrays if key.endswith("|same"))

@@ -202,6 +202,16 @@ def test_without_a_now_cell_laters_own_first_steps_give_its_ratio():
     assert found["forks"][0]["now_ratio"] == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("start", "now_level", "void_because"),
+    [(1.0, 1.0, "learner"), (8.5, 8.5, "learner"), (5.0, 3.0, "imitator"), (5.0, 5.0, None)],
+)
+def test_a_void_later_says_whose_weakness_it_is(start, now_level, void_because):
+    now = synthetic.now(now_level, start, fork_step=320, noise=0.02)
+    found = question("later", now, synthetic.later(10.0, start=start, noise=0.05))
+    assert (found["void_because"], found["answer"] == "void") == (void_because, void_because is not None)
+
+
 def test_laters_answer_is_that_of_the_configured_fork():
     found = question("later", synthetic.later(5.0), synthetic.later(10.0, fork_step=640, start_step=640))
     assert found["answer"] == "no"

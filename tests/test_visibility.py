@@ -144,6 +144,39 @@ def test_an_arm_shows_the_causes_of_the_learners_that_it_is_matched_with():
     assert (own != other).any()
 
 
+def test_the_coin_in_closed_loop_comes_up_as_the_learners_own_through_warm_up_and_annealing():
+    """A stub that does what its coin says, beside learners that explore at all steps but their first of learning."""
+    warm_up = 32
+    of = studies.experiment(
+        "imitator.sees=coin",
+        f"learner.learning_starts_steps={warm_up}",
+        "learner.epsilon_start=0.0",
+        "learner.epsilon_end=1.0",
+        "learner.epsilon_decay_steps=1",
+    )
+
+    def act(params, memory, told):
+        return 50.0 * jax.nn.one_hot(told.coin.astype(jnp.int32), 2), memory
+
+    stub = test_closed_loop.logging_imitator(block_steps=12)  # in one of its blocks the warm-up ends
+    stub = stub._replace(init_memory=jnp.zeros, init=lambda key: jnp.zeros(1), act=act, sees_coin=True)
+    study, done = studies.study(of, stub), []
+    scene = scenes.scene_of(study, scenes.process(of))
+
+    def watch(params, record):
+        done.append(np.asarray(record.action))
+        return params
+
+    imitator_arms.imitator_arms(
+        scene, study.frozen, ways=("imitator",), prompt_step=0, num_steps=48, count=Count(), tick=studies.nothing,
+        after_block=watch,
+    )  # fmt: skip
+    own = np.asarray(study.history("held_out").explored)[:, :48]
+    assert (own == (np.arange(48) != warm_up)).all()
+    for seed in np.concatenate(done, axis=-1):
+        np.testing.assert_array_equal(seed[: len(own)], own)
+
+
 def test_a_loop_without_causes_is_an_error_that_says_so():
     sees = test_closed_loop.logging_imitator()._replace(sees_replay=True)
     with pytest.raises(ValueError, match="given no learners' causes"):

@@ -96,14 +96,14 @@ def _later(experiment: Experiment, cells: Sequence[Cell], nows: list[dict], stag
         (stage.get("learner_time_constant_steps") for stage in stages if not stage["stage_step"]), None
     )
     for cell in pick(cells, "later", split="held_out"):
-        measured = [now["ratio"] for now in nows if now["fork_step"] == cell.fork_step]
-        now_ratio = next((ratio for ratio in measured if math.isfinite(ratio)), None)
-        if now_ratio is None:
-            now_ratio = parity_entry(experiment, _opening(experiment, cell))[0]["ratio"]
-        entry, ratio = growth_entry(experiment, cell, own_start=True, now_ratio=now_ratio)
+        measured = [now for now in nows if now["fork_step"] == cell.fork_step]
+        now = next((one for one in measured if math.isfinite(one["ratio"])), None)
+        if now is None:
+            now = parity_entry(experiment, _opening(experiment, cell))[0]
+        entry, ratio = growth_entry(experiment, cell, own_start=True, now=now)
         horizon = cell.block_steps * max(values.shape[-1] for values in cell.returns.values())
         entry["horizon_time_constants"] = horizon / life if life else math.nan
-        forks.append({"fork_step": cell.fork_step, "now_ratio": now_ratio, **entry})
+        forks.append({"fork_step": cell.fork_step, "now_ratio": now["ratio"], **entry})
         ratios.append(ratio)
     _add_after_holm(forks, ratios, experiment.rules)
     return {**_headline(forks, "fork_step", experiment.evaluation.later_fork_step, "LATER"), "forks": forks}

@@ -212,14 +212,13 @@ def _look(
 
 def _step(
     rollout,
-    _,
+    epsilon,
     members,
     act_keys,
     env_keys,
     env_params,
     age,
     learners,
-    epsilon,
     causes,
     *,
     imitator,
@@ -304,7 +303,8 @@ def run_block(
       act_keys: keys [M, E] for sampling. env_keys: keys [E], shared by the members and the learner's arms.
       env_params: the tasks, [E, ...]. age: int32 [], the age token told (0 = unknown).
       learners: what `judge` reads, [E, ...]: each environment's own learner, held.
-      epsilon: float32 [E] for imitators that see the coin, which then comes up so often; else not read.
+      epsilon: float32 [E, imitator.block_steps] for imitators that see the coin, which comes up so often at each step;
+        else ().
       causes: of E learners, for imitators that see replay indices: those whose draws are shown.
       block_steps: the steps of a block of the summary (not of the imitator).
       whole_record: the record holds observations and probabilities too.
@@ -321,7 +321,6 @@ def run_block(
             env_params=env_params,
             age=age,
             learners=learners,
-            epsilon=epsilon,
             causes=causes,
             imitator=imitator,
             env=env,
@@ -329,7 +328,8 @@ def run_block(
             block_steps=block_steps,
             whole_record=whole_record,
         )
-        rollout, record = jax.lax.scan(body, rollout.replace(memory=memory), None, imitator.block_steps)
+        by_step = jax.tree.map(jnp.transpose, epsilon)
+        rollout, record = jax.lax.scan(body, rollout.replace(memory=memory), by_step, imitator.block_steps)
         return rollout, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), record)
 
     split_envs = PartitionSpec(None, sharding.ENSEMBLE)

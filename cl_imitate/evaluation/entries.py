@@ -2,10 +2,15 @@
 
 Every interval has its own random generator, made from the experiment's seed and the cell's name: the same cells
 give the same numbers, and one more cell changes no other number.
+
+`void_because` says whose weakness leaves a question void (or NOW undecided): "learner", where there was nothing to
+imitate, or "imitator"; None where it is neither.
 """
 
 import math
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +20,8 @@ from cl_imitate.evaluation import comparisons, metrics
 from cl_imitate.evaluation.protocols import grows
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.statistics import Estimate
+
+_NOT_BETTER = "the held learner is not clearly better than random"
 
 
 def parity_answer(interval: tuple[float, float], rules: Rules) -> str:
@@ -40,13 +47,14 @@ def parity_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
         return not_run(f"arm not run: {', '.join(absent)}", "ratio"), statistics.nothing()
     found = comparisons.parity(cell, rules, generator_of(experiment, cell))
     interval = found.ratio.interval(rules.confidence)
-    answer, reason = parity_answer(interval, rules), _few(found.ratio)
+    answer, reason, void_because = parity_answer(interval, rules), _few(found.ratio), None
     if not found.held_gain.interval(rules.confidence)[0] > 0:
-        answer, reason = "undecided", "the held learner is not clearly better than random"
+        answer, reason, void_because = "undecided", _NOT_BETTER, "learner"
     entry = {
         "answer": answer,
         "exceeds": answer == "yes" and interval[0] > rules.exceeds,
         "reason": reason,
+        "void_because": void_because,
         "ratio": found.ratio.value,
         "ci95": interval,
         "argmax": figure(found.argmax_ratio, rules),
@@ -59,9 +67,9 @@ def parity_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
 
 
 def growth_entry(
-    experiment: Experiment, cell: Cell, *, own_start: bool, now_ratio: float | None = None
+    experiment: Experiment, cell: Cell, *, own_start: bool, now: Mapping[str, Any] | None = None
 ) -> tuple[dict, Estimate]:
-    """PROCESS and, with `own_start` and `now_ratio`, LATER."""
+    """PROCESS and, with `own_start` and the entry of NOW at the same fork, LATER."""
     rules = experiment.rules
     needed = ("imitator", "learner", "learner_held") if own_start else ("imitator", "learner")
     if absent := metrics.missing_arms(cell, *needed):
@@ -82,12 +90,9 @@ def growth_entry(
     )
     interval = found.ratio.interval(rules.confidence)
     answer, reason = learns_answer(interval, rules), _few(found.ratio)
-    if not found.learner_gain >= rules.min_learner_gain:
-        answer = "void"
-        reason = f"the learner itself gains {found.learner_gain:.0%} of its range, under {rules.min_learner_gain:.0%}"
-    if now_ratio is not None and not now_ratio >= rules.later_min_now_ratio:
-        answer = "void"
-        reason = f"at NOW the imitator has {now_ratio:.2f} of the learner's gain, under {rules.later_min_now_ratio:g}"
+    void_because, why = _growth_void(found, now, rules)
+    if void_because:
+        answer, reason = "void", why
     if cell.epsilon != cell.epsilon_at_start:
         clock = (
             f"epsilon falls from {cell.epsilon_at_start:g} to {cell.epsilon:g} within the span: part of both gains is "
@@ -97,6 +102,7 @@ def growth_entry(
     entry = {
         "answer": answer,
         "reason": reason,
+        "void_because": void_because,
         "ratio": found.ratio.value,
         "ci95": interval,
         "learner_gain": found.learner_gain,
@@ -121,6 +127,25 @@ def growth_entry(
         **sizes(found.ratio),
     }
     return entry, found.ratio
+
+
+def _growth_void(
+    found: comparisons.Growth, now: Mapping[str, Any] | None, rules: Rules
+) -> tuple[str | None, str | None]:
+    """Whose weakness leaves growth void, and how; the learner's first: the ratio at NOW is noise where it has none."""
+    if not found.learner_gain >= rules.min_learner_gain:
+        gain = f"{found.learner_gain:.0%} of its range, under {rules.min_learner_gain:.0%}"
+        return "learner", f"the learner itself gains {gain}"
+    if now is None:
+        return None, None
+    if now["void_because"] == "learner":
+        return "learner", f"at NOW {_NOT_BETTER}"
+    if not now["ratio"] >= rules.later_min_now_ratio:
+        return (
+            "imitator",
+            f"at NOW the imitator has {now['ratio']:.2f} of the learner's gain, under {rules.later_min_now_ratio:g}",
+        )
+    return None, None
 
 
 def _exceeds_its_data(experiment: Experiment, cell: Cell) -> dict:
@@ -197,7 +222,8 @@ def generator_of(experiment: Experiment, cell: Cell, purpose: str = "") -> np.ra
 
 def not_run(reason: str, called: str = "estimate") -> dict:
     """The entry of what cannot be asked; `called` is what its estimate is called."""
-    return {"answer": "not run", "reason": reason, called: math.nan, "ci95": (math.nan, math.nan)}
+    ci95 = (math.nan, math.nan)
+    return {"answer": "not run", "reason": reason, "void_because": None, called: math.nan, "ci95": ci95}
 
 
 def figure(found: Estimate, rules: Rules) -> dict:

@@ -14,7 +14,7 @@ from cl_imitate import keys, sharding
 from cl_imitate.evaluation import closed_loop, summary
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.frozen import digest
-from cl_imitate.evaluation.scene import Count, Scene, Tick, again, epsilon_of, make_prompt, part_name
+from cl_imitate.evaluation.scene import Count, Scene, Tick, again, coin_rates, make_prompt, part_name
 from cl_imitate.keeper import Keeper
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.types import age_bucket
@@ -88,10 +88,10 @@ def _judges(scene: Scene) -> Any:
     return state, scene.population.rates, jnp.full(scene.population.num_learners, step, jnp.int32)
 
 
-def _epsilon(scene: Scene, lived: int, mesh: Mesh) -> jax.Array:
-    """What the learners' exploration rate is after so many steps of the arm, float32 [E]."""
-    rate = epsilon_of(scene.population, scene.protocol.learner_step + lived)
-    return sharding.place(jnp.full(scene.population.num_learners, rate, jnp.float32), mesh, sharding.SPLIT)
+def _epsilon(scene: Scene, lived: int, num_steps: int, mesh: Mesh) -> jax.Array:
+    """How often the learners explore at each step after so many of the arm, float32 [E, num_steps]."""
+    rates = coin_rates(scene.population, scene.protocol.learner_step + lived, num_steps)
+    return sharding.place(jnp.tile(rates, (scene.population.num_learners, 1)), mesh, sharding.SPLIT)
 
 
 AfterBlock = Callable[[Any, closed_loop.Record], Any]
@@ -129,11 +129,12 @@ def imitator_arms(
     mesh = sharding.ensemble_mesh(num)
     cast = _enter(scene, frozen, ways, prompt_step, num_steps, mesh, judged=judged)
     rollout, members, first, waiting = cast.rollout, cast.members, 0, None
-    a_block = cast.act_keys.size * frozen.imitator.block_steps
+    size = frozen.imitator.block_steps
+    a_block = cast.act_keys.size * size
     if keeper is not None and (saved := keeper.load(part, lambda _: cast.rollout)):
         rollout, first = closed_loop.place(saved.tree, mesh), saved.facts["blocks"]
         tick(first * a_block)
-    num_blocks, since = -(-num_steps // frozen.imitator.block_steps), count.clock()
+    num_blocks, since = -(-num_steps // size), count.clock()
     for block in range(first, num_blocks):
         rollout, record = closed_loop.run_block(
             rollout,
@@ -143,7 +144,7 @@ def imitator_arms(
             cast.env_params,
             cast.age,
             cast.learners,
-            _epsilon(scene, block * frozen.imitator.block_steps, mesh) if frozen.imitator.sees_coin else (),
+            _epsilon(scene, block * size, size, mesh) if frozen.imitator.sees_coin else (),
             cast.causes,
             imitator=frozen.imitator,
             env=population.family.env,
@@ -161,7 +162,7 @@ def imitator_arms(
                 keeper.attempt.stepped()
         waiting = record
         tick(a_block)
-        steps = (block + 1) * frozen.imitator.block_steps
+        steps = (block + 1) * size
         if keeper is not None and block + 1 < num_blocks and keeper.is_due(part, steps):
             keeper.save(part, steps, rollout, {"blocks": block + 1})
     imitator_steps = num_blocks * a_block

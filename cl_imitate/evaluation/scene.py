@@ -161,6 +161,14 @@ def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
 
 
 def epsilon_of(population: Population, step: int) -> float:
-    """The learners' exploration rate at an age in steps."""
+    """The learners' exploration rate at an age in steps, if they learn or are held there (see `coin_rates`)."""
     learning_step = max(0, step - population.learner.learning_starts_steps)
     return float(dqn_lib.epsilon_at(population.rates, jnp.int32(learning_step))[0])
+
+
+def coin_rates(population: Population, step: int, num_steps: int) -> jax.Array:
+    """How often the learners' coin comes up at each step from an age on, float32 [num_steps]: before they learn they
+    act at random, and it always does."""
+    learning_step = step + jnp.arange(num_steps) - population.learner.learning_starts_steps
+    first = jax.tree.map(lambda rate: rate[0], population.rates)
+    return jnp.where(learning_step < 0, 1.0, dqn_lib.epsilon_at(first, jnp.maximum(learning_step, 0)))

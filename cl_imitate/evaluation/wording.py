@@ -113,8 +113,8 @@ def rules_in_words(rules: Rules) -> dict[str, str]:
         "later": f"r = the imitator's gain after its own NOW / the learner's gain after the fork: levels in {end}, "
         f"less the imitator's and the held learner's levels right after the fork; {bounds}. In a task that grows "
         "after the fork, both are less the held learner's level in the end, where it has fallen. Void at a fork where "
-        f"rho at NOW is under {rules.later_min_now_ratio:g}, or the learner gains under "
-        f"{rules.min_learner_gain:.0%} of its range.",
+        f"the learner gains under {rules.min_learner_gain:.0%} of its range, the held learner is not clearly better "
+        f"than random, or rho at NOW is under {rules.later_min_now_ratio:g}.",
         "elsewhere": f"recovered = the imitator's gain over random in {end}, from an empty context / a fresh "
         f"learner's; per rung {bounds}. A rung counts only where the learner itself reaches "
         f"{rules.elsewhere_min_learner_gain:g} of its range up to the ceiling. Overall: yes or no if "

@@ -7,9 +7,14 @@ continuations that act alike it must not make two. (Where clones act differently
 same.) In symbolic families, where it costs little, the clones are made once more with environments of their own, as in
 any real second life: `floor_own_environment`.
 
-All are compared on the same observations: the last ones of clone 0 before each look. Of every clone j,
-total variation TV(pi_j, mean of the others) and KL(pi_j || mean of the others): the mean is what one would predict who
-knows all that can be known but what is hidden, so the latter is the least that any prediction can lose.
+All are compared on the same observations, those of clone 0 in its last steps before each look, and at the same time:
+each clone as it was when clone 0 saw the observation, as the imitator's prediction is of that moment. (Clones taken at
+the look would have moved on since, and what they moved would be counted against the imitator alone.) So close to a look
+the clones are lived an update at a time and asked after each. (States spread evenly over the horizon would cost no
+less, and always fall on the same places of an episode.) Where an update comes only after several steps, one observation
+in so many is taken. Of every clone j, total variation TV(pi_j, mean of the others) and KL(pi_j || mean of the others):
+the mean is what one would predict who knows all that can be known but what is hidden, so the latter is the least that
+any prediction can lose.
 
 The imitator reads clone 0's stream behind the same prompt (teacher-forced). Its KL is KL(pi_j || imitator), the mean
 over the clones j > 0 whose stream it does not read; its TV is TV(imitator, mean of these). The excess is over the
@@ -20,7 +25,9 @@ In closed loop states differ, so what is compared is the use of time: total vari
 pairs over the whole horizon, the imitator's and a clone's from the mean of the (other) clones.
 """
 
+import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -44,8 +51,7 @@ def measure(study: Study) -> Arrays:
     """Divergences of clones [L, M, K] and of imitators [S, L, K] at K looks, and over all of the horizon."""
     scene = later_scene(study, study.experiment.controls.floor_learners)
     looks = _looks(study.experiment, study.chunk_steps)
-    states = looks[:, None] - 1 - np.arange(study.experiment.controls.floor_states)[::-1]
-    states = np.maximum(states, 0)
+    states = _states(study.experiment, looks)
     lived = _Clones(study, scene, looks, states, own_environment=False)
     found = {"looks": looks, "task": scene.population.task, **_among(lived.policies)}
     found["clone_occupancy"] = _from_others(lived.visits)
@@ -135,6 +141,22 @@ def _looks(experiment: Experiment, chunk_steps: int) -> np.ndarray:
     return np.arange(every, horizon + 1, every) if every <= horizon else np.array([horizon])
 
 
+def _states(experiment: Experiment, looks: np.ndarray) -> np.ndarray:
+    """The steps since the fork at which all are compared before each look, int [K, X]: one between any two updates."""
+    back = experiment.learner.steps_per_update * np.arange(experiment.controls.floor_states, 0, -1)
+    return np.maximum(looks[:, None] - back, 0)
+
+
+def _pieces(looks: np.ndarray, states: np.ndarray, *, few: int, one: int) -> list[tuple[int, int]]:
+    """(steps, steps of a chunk) from 0 to the last look: `few` at once up to a look's states, and `one` from there."""
+    pieces, lived = [], 0
+    for look, first in zip(looks.tolist(), states[:, 0].tolist(), strict=True):
+        slow_from = max(lived, first // few * few)
+        pieces += [(slow_from - lived, few), (look - slow_from, one)]
+        lived = look
+    return [piece for piece in pieces if piece[0]]
+
+
 def clone_streams(
     population: Population, env_keys: jax.Array, num_clones: int, *, own_environment: bool
 ) -> simulate.Streams:
@@ -170,7 +192,7 @@ class _Clones:
     """M clones of each of L learners, having lived the horizon.
 
     Attributes:
-      policies: float [L, M, K, X, A], at every look on the X observations of clone 0.
+      policies: float [L, M, K, X, A], before every look on X observations of clone 0, when it saw them.
       visits: int [L, M, V].
       history: clone 0's, [L, T].
     """
@@ -190,32 +212,61 @@ class _Clones:
             env=population.family.env,
             dqn=population.dqn,
         )
+        streams = clone_streams(scene.population, scene.env_keys, num_clones, own_environment=own_environment)
         histories: list[History] = []
-        found: list[np.ndarray] = []
+        found: dict[int, np.ndarray] = {}
         self.visits = np.zeros((num * num_clones, summary.num_places(study.spec)), np.int64)
-        for kept, history in simulate.advance(
-            ensemble,
-            clone_streams(scene.population, scene.env_keys, num_clones, own_environment=own_environment),
-            population.env_params,
-            population.rates,
-            **population.static,
-            num_steps=study.experiment.evaluation.later_steps,
-            chunk_steps=scene.chunk_steps,
-            keep_steps={first + int(look) for look in looks},
-        ):
+        if not states.min():
+            found[0] = _asked(population, ensemble, num_clones)
+        for kept, history in _live(ensemble, population, streams, looks, states, scene.chunk_steps):
+            if kept is not None and int(kept.clock.step) - first in states:
+                found[int(kept.clock.step) - first] = _asked(population, kept, num_clones)
             histories.append(jax.tree.map(lambda leaf: np.asarray(leaf)[::num_clones], history))
             self.visits += summary.visits_of(study.spec, history.obs, history.action)  # pyright: ignore
             study.tick(history.action.size)
-            if kept is not None and len(found) < len(looks):
-                lived = np.concatenate([one.obs for one in histories], axis=1)
-                obs = np.repeat(lived[:, states[len(found)]], num_clones, axis=0)
-                found.append(_policies(population, kept, obs))
         self.history: History = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *histories)
-        self.policies = np.stack([one.reshape(num, num_clones, *one.shape[1:]) for one in found], axis=2)
+        policies = np.stack([found[step] for step in states.ravel().tolist()], axis=1)
+        self.policies = policies.reshape(num, num_clones, *states.shape, -1)
         self.visits = self.visits.reshape(num, num_clones, -1)
 
 
-def _policies(population: Population, ensemble: simulate.Ensemble, obs: np.ndarray) -> np.ndarray:
+def _live(
+    ensemble: simulate.Ensemble,
+    population: Population,
+    streams: simulate.Streams,
+    looks: np.ndarray,
+    states: np.ndarray,
+    chunk_steps: int,
+) -> Iterator[tuple[simulate.Ensemble | None, History]]:
+    """What `simulate.advance` yields up to the last look; the ensemble at all of the states, else now and then."""
+    first = int(ensemble.clock.step)
+    plan = functools.partial(simulate.chunk_plan, (chunk_steps,), population.learner)
+    one = plan(at_most=population.learner.steps_per_update)
+    few = plan(at_most=one * states.shape[1])
+    for num_steps, size in _pieces(looks, states, few=few, one=one):
+        kept = None
+        for kept, history in simulate.advance(
+            ensemble,
+            streams,
+            population.env_params,
+            population.rates,
+            **population.static,
+            num_steps=num_steps,
+            chunk_steps=size,
+            keep_steps={first + step for step in states.ravel().tolist()},
+        ):
+            yield kept, history
+        assert kept is not None  # the last one is
+        ensemble = kept
+
+
+def _asked(population: Population, ensemble: simulate.Ensemble, num_clones: int) -> np.ndarray:
+    """Probabilities [N, A] of all clones as they are, on what their clone 0 sees now."""
+    obs = jnp.repeat(ensemble.obs[::num_clones], num_clones, axis=0)
+    return _policies(population, ensemble, obs[:, None])[:, 0]
+
+
+def _policies(population: Population, ensemble: simulate.Ensemble, obs: np.ndarray | jax.Array) -> np.ndarray:
     """Probabilities [N, X, A] of learners as they are, on observations [N, X, ...]."""
     learning_step = jnp.maximum(ensemble.clock.step - population.learner.learning_starts_steps, 0)
     learner = ensemble.learner.replace(target_params=None, opt_state=None, rows=None)

@@ -3,8 +3,9 @@
 The held-out learners live again with their learning rate times some factors, in the same tasks with the same random
 numbers. Each is the source of a prompt that ends where its return has come to the same level: a share of the way that
 unchanged learners go over the recorded span (one level for all). So the prompts are about equally good, and differ in
-how fast they became so. From there the learner goes on in its own life, and the imitator in closed loop, for equally
-many steps; the mean return over these, less the level at the prompt's end, is how fast either improves.
+how fast they became so. From there the learner goes on in its own life, and the imitator in closed loop, in a
+newborn environment of the same task (which must not grow: `check_controls`), for equally many steps; the mean return
+over these, less the level at the prompt's end, is how fast either improves.
 
 The estimate is the slope of the imitator's improvement on the learner's, across factors: 1 where it follows, 0 where it
 improves at a pace of its own. It is a slope of returns, not of their logarithms, because a slow learner may not improve
@@ -110,7 +111,7 @@ def live(study: Study, population: Population) -> History:
 def _imitated(
     study: Study, population: Population, history: History, ends: np.ndarray, label: str
 ) -> np.ndarray:
-    """The imitators' mean returns [S, n] over the horizon after prompts that end at `ends`."""
+    """The imitators' mean returns [S, n] in newborn environments, over the horizon after prompts that end at `ends`."""
     experiment, horizon = study.experiment, horizon_steps(study.experiment)
     step = experiment.recorded_steps
     protocol = Protocol(

@@ -122,15 +122,13 @@ def _protocols(place: Place, one: Arrays) -> dict[str, dict[str, Any]]:
     asked = {}
     for name in _ASKED:
         entry = found[name]
-        reason = entry["reason"] or ""
-        # of its own: a posterior that fails NOW makes LATER void too, and that counts
-        own_fault = "the learner itself gains" in reason or "the held learner is not clearly better" in reason
         asked[name] = {
             "answer": entry["answer"],
             "ratio": entry["estimate"],
             "ci95": entry["ci95"],
             "reason": entry["reason"],
-            "counts": not own_fault,
+            # a posterior that fails NOW makes LATER void too, and that counts
+            "counts": entry["void_because"] != "learner",
         }
     return asked
 

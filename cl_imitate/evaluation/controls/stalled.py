@@ -36,7 +36,10 @@ PROMPTS = ("stalled", "learning")
 
 
 def stall_step(experiment: config.Experiment) -> int:
-    """Where the learner stops. Raises ValueError: it is not kept there, or would not have been recorded to the end."""
+    """Where the learner stops. Raises ValueError: it is not kept there.
+
+    (`check_controls` sees to it that it is held no longer than was recorded: imitators have read of no higher age.)
+    """
     evaluation = experiment.evaluation
     step = experiment.controls.stall_step or evaluation.later_fork_step
     allowed = sorted({*evaluation.stage_steps, *evaluation.fork_steps} - {0})

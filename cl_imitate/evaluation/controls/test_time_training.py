@@ -5,7 +5,8 @@ rounds, and after each one its weights are updated on a stream as far as it has 
 the held-out learner that goes on, from its birth to the age that was just reached, never beyond. (b) It is the
 imitator's own: the learner's history up to the fork, and from there on what the imitator did itself. There is one copy
 of the weights for each imitator seed, trained on the streams of all held-out learners. Updates are those of training
-(`train.fit`) at a constant rate, with a new optimiser.
+(`train.fit`) at a constant rate, with a new optimiser. Histories are whole: rounds end within episodes, and so far no
+thinned history could go (`check_controls` refuses them).
 
 The weights' hash must differ then; that it does shows that the hash by which the frozen arms are judged can tell.
 """
@@ -27,7 +28,6 @@ from cl_imitate.evaluation.frozen import digest
 from cl_imitate.evaluation.imitator_arms import imitator_arms
 from cl_imitate.evaluation.learner_arms import learner_arm
 from cl_imitate.evaluation.scene import Count, Scene
-from cl_imitate.histories import contexts
 from cl_imitate.types import History, empty_history
 
 STREAMS = ("learner's stream", "own stream")
@@ -121,16 +121,15 @@ class OnLearner(Trainer):
 
     def __init__(self, study: Study, frozen: Frozen, num_blocks: int, fork_step: int, going_on: History):
         super().__init__(study.experiment, frozen, num_blocks)
-        self._thinning = contexts.thinning(study.experiment)
         self._step, self._last = fork_step, fork_step + going_on.action.shape[1]
-        self._whole = contexts.thin(_joined(_until(study, fork_step), going_on), **self._thinning)
+        self._whole = _joined(_until(study, fork_step), going_on)
 
     def lived(self, record: Record) -> None:
         self._step = min(self._step + record.action.shape[-1], self._last)
 
     def stream(self, seed: int) -> tuple[History, int]:
         del seed
-        return self._whole, contexts.thinned_step(self._step, **self._thinning)
+        return self._whole, self._step
 
 
 class OnOwn(Trainer):
@@ -138,7 +137,7 @@ class OnOwn(Trainer):
 
     def __init__(self, study: Study, frozen: Frozen, num_blocks: int, fork_step: int):
         super().__init__(study.experiment, frozen, num_blocks)
-        past = contexts.thin(_until(study, fork_step), **contexts.thinning(study.experiment))
+        past = _until(study, fork_step)
         num, self._step = past.action.shape
         room = empty_history(study.spec, (num, num_blocks * frozen.imitator.block_steps))
         self._whole = [_joined(past, room) for _ in range(frozen.num_seeds)]
