@@ -133,6 +133,23 @@ def test_month_is_holm_corrected_over_stages():
     pytest.fail("no level at which the correction matters")
 
 
+def test_a_stage_that_holm_leaves_undecided_exceeds_nothing():
+    rules = Rules(
+        bootstrap_samples=200, exceeds=Rules().parity
+    )  # so that whatever is a yes alone exceeds, too
+    for level in np.arange(9.2, 9.5, 0.01):
+        cell = months(level, noise=0.5)[0]
+        pair = [cell, dataclasses.replace(cell, name="another", start_step=200)]
+        one, both = (
+            question("month", *some, of=synthetic.experiment(rules=rules)) for some in ([cell], pair)
+        )
+        if one["exceeds"] and both["answer"] == "undecided":
+            assert not both["exceeds"]
+            assert not any(stage["exceeds"] for stage in both["stages"])
+            return
+    pytest.fail("no level at which the correction matters")
+
+
 # --- PROCESS
 
 

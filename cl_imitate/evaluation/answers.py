@@ -72,7 +72,7 @@ def _month_stages(experiment: Experiment, cells: Sequence[Cell]) -> list[dict]:
     decided = statistics.holm([ratio for _, ratio in asked], rules.parity, confidence=rules.confidence)
     for (entry, _), settled in zip(asked, decided, strict=True):
         if not settled and entry["answer"] != "undecided":
-            entry["answer"] = "undecided"
+            entry["answer"], entry["exceeds"] = "undecided", False
             entry["reason"] = "decided alone, but not after Holm's correction over stages"
     return [
         {"stage_step": cell.start_step, "target_step": cell.target_step, "split": cell.split, **entry}
