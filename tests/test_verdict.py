@@ -290,6 +290,36 @@ def test_a_rung_counts_only_where_the_learner_reaches_eight_tenths_of_its_range(
     assert found["answer"] == ("partial" if counted else "yes")
 
 
+def rungs_that_differ(*, in_noise: bool) -> dict:
+    """ELSEWHERE of three rungs whose learners differ by their tasks alone: by the same ones, or by others on each."""
+    made = [
+        synthetic.elsewhere(rung, 6.0, noise=0.0, lasting_noise=1.0, seed=number if in_noise else 0)
+        for number, rung in enumerate("234")
+    ]
+    of = synthetic.experiment(rules=Rules(bootstrap_samples=2000))
+    return question("elsewhere", *made, of=of)
+
+
+def test_the_mean_over_rungs_of_the_same_tasks_is_no_surer_than_one_of_them():
+    def width(one: dict) -> float:
+        return one["ci95"][1] - one["ci95"][0]
+
+    same, other = rungs_that_differ(in_noise=False), rungs_that_differ(in_noise=True)
+    for found in (same, other):
+        assert found["num_counted"] == 3
+        assert found["estimate"] == pytest.approx(np.mean([one["recovered"] for one in found["rungs"]]))
+    one_rung, three = (np.mean([width(one) for one in found["rungs"]]) for found in (same, other))
+    assert width(same) == pytest.approx(one_rung, rel=0.05)
+    assert width(other) == pytest.approx(three / 3**0.5, rel=0.3)  # learners are paired, and yet independent
+
+
+def test_the_mean_over_rungs_counts_each_rung_once_whatever_tasks_they_share():
+    few = dataclasses.replace(synthetic.elsewhere("4", 4.0, seed=3), task=np.arange(24) // 4)
+    found = question("elsewhere", synthetic.elsewhere("2", 9.0), synthetic.elsewhere("3", 9.0, seed=1), few)
+    assert found["estimate"] == pytest.approx(np.mean([one["recovered"] for one in found["rungs"]]))
+    assert np.isfinite(found["ci95"]).all()
+
+
 def test_a_rung_whose_range_is_unknown_is_not_counted_and_says_so():
     nowhere = np.full(24, np.nan)
     cell = dataclasses.replace(synthetic.elsewhere("5", 1.0), ceiling_return=nowhere, optimal_return=nowhere)
