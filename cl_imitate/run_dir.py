@@ -27,7 +27,7 @@ _ARTIFACTS = {
     "train": ("checkpoints/imitators", "checkpoints/best_imitators", "losses.json", "resume/train"),
     "evaluate": ("evaluation", "resume/evaluate"),
     "control": ("controls", "resume/control"),
-    "report": ("report", "verdict.json"),
+    "report": ("verdict.json", "report"),
 }
 PARTS = {
     "histories": "histories",
@@ -55,8 +55,9 @@ class RunDir:
         return json.loads((self.path / "manifest.json").read_text())
 
     def is_done(self, stage: str) -> bool:
-        """Whether a stage has finished in this folder."""
-        return stage in self.manifest["stages"]
+        """Whether a stage has finished in this folder; of the last one, whether its verdict is there too."""
+        is_there = stage != "report" or (self.path / "verdict.json").exists()
+        return is_there and stage in self.manifest["stages"]
 
     def require(self, stage: str) -> None:
         """Raises ValueError where an earlier stage has not finished."""
@@ -67,13 +68,20 @@ class RunDir:
             )
 
     def forget(self, stage: str) -> None:
-        """A stage and all later ones count as not done; what they left is removed when they are done again."""
+        """A stage and all later ones count as not done; what they left is removed when they are done again.
+
+        The verdict and the report go at once, and first of all: a folder is read by its verdict, and none may tell of
+        what is being done again. A kill right after leaves a report that counts as not done, and no
+        other stage forgotten.
+        """
         processes.exchange(f"to forget {stage}")
         if processes.is_first():
             self._forget(stage)
         processes.exchange("forgotten")
 
     def _forget(self, stage: str) -> None:
+        for artifact in _ARTIFACTS["report"]:
+            _remove(self.path / artifact)
         if stage in ("simulate", "gate"):
             shutil.rmtree(self.path / "gate", ignore_errors=True)
         manifest = self.manifest

@@ -190,14 +190,18 @@ def holm(estimates: Sequence[Estimate], null: float, *, confidence: float) -> li
     return decided
 
 
-def mean_of(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean of estimates on different learners by the same imitators (rungs, say)."""
-    if not estimates:
+def mean_of(estimates: Sequence[Estimate], *, weights: Sequence[float] | None = None) -> Estimate:
+    """The mean of estimates on different learners and tasks by the same imitators.
+
+    Learners and tasks must be independent from one estimate to the other: what they leave open then shrinks with the
+    number of estimates, and what the imitator seeds leave open does not. If one was not measured, nor is the mean.
+    """
+    if not all(one.num_learners for one in estimates) or not estimates:
         return nothing()
     return Estimate(
-        value=float(np.mean([one.value for one in estimates])),
-        draws=np.mean([one.draws for one in estimates], axis=0),
-        seed_values=np.mean([one.seed_values for one in estimates], axis=0),
+        value=float(np.average([one.value for one in estimates], weights=weights)),
+        draws=np.average([one.draws for one in estimates], axis=0, weights=weights),
+        seed_values=np.average([one.seed_values for one in estimates], axis=0, weights=weights),
         num_learners=sum(one.num_learners for one in estimates),
         num_units=min(one.num_units or one.num_learners for one in estimates),
     )

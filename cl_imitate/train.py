@@ -342,15 +342,21 @@ def _learn(
 
 
 def problem(progress: Progress) -> FloatingPointError | None:
-    """What to say of losses that are not all finite."""
+    """What to say of losses that are not all finite: those of the updates, then the held-out loss after them, which
+    alone sees what the last update left."""
     losses = progress.train_loss
-    if np.isfinite(losses).all():
+    if not np.isfinite(losses).all():
+        member, offset = np.argwhere(~np.isfinite(losses))[0]
+        found = f"the loss of imitator {member} is {losses[member, offset]} at update "
+        found += str(progress.update - losses.shape[1] + offset)
+    elif not np.isfinite(progress.held_out_loss).all():
+        member = int(np.argmin(np.isfinite(progress.held_out_loss)))
+        found = f"the held-out loss of imitator {member} is {progress.held_out_loss[member]} after "
+        found += f"{progress.update} updates"
+    else:
         return None
-    member, offset = np.argwhere(~np.isfinite(losses))[0]
     return FloatingPointError(
-        f"the loss of imitator {member} is {losses[member, offset]} at update "
-        f"{progress.update - losses.shape[1] + offset}. Usual cause: training.learning_rate is too high. Lower it, or "
-        "lower training.clip_norm."
+        f"{found}. Usual cause: training.learning_rate is too high. Lower it, or lower training.clip_norm."
     )
 
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from cl_imitate import compiling, cost, executed
+from cl_imitate import compiling, cost, executed, statistics
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import costs
 from cl_imitate.evaluation.scene import Count
@@ -51,12 +51,47 @@ def test_what_is_never_reached_costs_nothing_that_could_be_named():
 
 def test_the_steps_interval_is_wide_where_learners_differ():
     cell = synthetic.cell("process", {"learner": step(3), "imitator": step(3)}, start_step=0, noise=0.01)
-    late = np.where(np.arange(24)[None, :, None] % 2 == 0, step(2), step(12))
+    late = np.where(np.arange(24)[None, :, None] % 12 < 7, step(2), step(12))
     cell.returns["imitator"] = np.broadcast_to(late, cell.returns["imitator"].shape)
-    found = costs.costs(OF, SPEC, [cell], seconds_per_step={})
-    low, high = found["to_reach"][0]["imitator"]["ci95"]
-    assert (low, high) == (3 * STEPS, 13 * STEPS)
-    assert found["to_reach"][0]["imitator"]["seconds"] is None
+    found = costs.costs(OF, SPEC, [cell], seconds_per_step={})["to_reach"][0]["imitator"]
+    low, high = found["ci95"]
+    assert found["steps"] == low == 3 * STEPS
+    of_24_learners = statistics.student(23, 0.95) / 1.959964 * (24 / 23) ** 0.5
+    assert high == pytest.approx(3 * STEPS * (13 / 3) ** of_24_learners)
+    assert found["seconds"] is None
+
+
+def test_the_steps_interval_covers_imitator_seeds():
+    cell = synthetic.cell("process", {"learner": step(3), "imitator": step(6)}, start_step=0, noise=0.01)
+    by_seed = np.stack([step(at) for at in (5, 6, 7)])[:, None]
+    cell.returns["imitator"] = np.broadcast_to(by_seed, cell.returns["imitator"].shape)
+    found = costs.costs(OF, SPEC, [cell], seconds_per_step={})["to_reach"][0]
+    half = statistics.seed_half_width(np.log([6.0, 7.0, 8.0]), 0.95)
+    assert found["imitator"]["ci95"] == pytest.approx([7 * STEPS * np.exp(-half), 7 * STEPS * np.exp(half)])
+    assert found["learner"]["ci95"] == [4 * STEPS, 4 * STEPS]
+    one_never = np.stack([step(3), step(3), np.ones(20)])[:, None]
+    cell.returns["imitator"] = np.broadcast_to(one_never, cell.returns["imitator"].shape)
+    found = costs.costs(OF, SPEC, [cell], seconds_per_step={})["to_reach"][0]["imitator"]
+    assert (found["steps"], found["ci95"]) == (4 * STEPS, [None, None])
+
+
+def test_the_return_aimed_at_is_that_of_the_learners_drawn():
+    cell = synthetic.cell("process", {"learner": step(3), "imitator": step(3)}, start_step=0)
+    height = np.where(np.arange(24) % 2 == 0, 1.0, 9.0)[:, None]
+    cell.returns["learner"] = synthetic.RANDOM + height[None] * np.linspace(0.0, 1.0, 20)
+    for one in costs.costs(OF, SPEC, [cell], seconds_per_step={})["to_reach"]:
+        steps = one["learner"][
+            "steps"
+        ]  # all learners rise alike, some higher: whoever is drawn, it takes as long
+        assert one["learner"]["ci95"] == [steps, steps]
+
+
+def test_an_end_beyond_what_was_run_is_open():
+    cell = synthetic.cell("process", {"learner": step(3), "imitator": step(3)}, start_step=0, noise=0.01)
+    late = np.where(np.arange(24)[None, :, None] % 12 < 7, step(2), step(20))
+    cell.returns["imitator"] = np.broadcast_to(late, cell.returns["imitator"].shape)
+    found = costs.costs(OF, SPEC, [cell], seconds_per_step={})["to_reach"][0]["imitator"]
+    assert (found["steps"], found["ci95"]) == (3 * STEPS, [3 * STEPS, None])
 
 
 def test_a_step_is_priced_by_the_counts_and_the_posteriors_by_its_own():

@@ -45,10 +45,10 @@ def test_the_expected_half_width_is_that_of_simulated_runs(units, seeds):
 
 
 def test_a_run_that_is_large_enough_gets_no_note():
-    large = sized(512, 12)
-    assert set(about(large)) == {"later", "assumed"}
-    easy = config.Rules(learns_no=0.4, learns_yes=0.6)  # far from a plain yes and no
-    assert not about(dataclasses.replace(large, rules=easy))
+    assert not about(sized(512, 12))
+    assert set(about(sized(64, 3))) == {"month", "later", "assumed"}
+    easy = config.Rules(learns_no=0.4, learns_yes=0.6, parity=0.6)  # far from a plain yes and no
+    assert not about(sized(64, 3, rules=easy))
 
 
 def test_too_few_learners_tasks_or_seeds_get_a_note_that_says_how_many_would_do():
@@ -58,7 +58,18 @@ def test_too_few_learners_tasks_or_seeds_get_a_note_that_says_how_many_would_do(
     assert "1 imitator seed (which says nothing of others)" in about(sized(64, 1))["now"]
     few_tasks = config.Simulation(num_held_out=64, num_held_out_tasks=2)
     assert "2 tasks" in about(dataclasses.replace(sized(), simulation=few_tasks))["now"]
-    assert "seeds would do" in about(sized())["later"]
+    assert "seeds would do" in about(sized(64, 3))["later"]
+
+
+LATER_SEEN = {"0.15 [0.06, 0.25]": 0.096, "0.12 [0.06, 0.19]": 0.063, "0.15 [-0.01, 0.31]": 0.164}
+"""Half-widths of LATER's interval in three runs of the quickstart."""
+
+
+def test_what_is_expected_of_the_quickstart_is_what_it_showed():
+    quickstart = load_config.load(SMOKE.with_name("quickstart.toml"))
+    expected = power.half_width(power.sizes(quickstart, "later"), power.SPREADS["later"], 0.95)
+    assert expected == pytest.approx(np.sqrt(np.mean(np.square(list(LATER_SEEN.values())))), rel=0.1)
+    assert f"±{expected:.2g}" in about(quickstart)["later"]
 
 
 def test_what_would_do_is_enough_and_less_is_not():

@@ -1,10 +1,11 @@
 import json
+import pathlib
 import re
 import time
 
 import pytest
 
-from cl_imitate import circumstances
+from cl_imitate import circumstances, run_dir
 from cl_imitate.run_dir import disk_use, open_run
 
 
@@ -162,3 +163,48 @@ def test_the_bytes_of_every_part_add_up(tmp_path):
     assert use["imitators of lowest held-out loss"] == 11
     assert use["everything else"] == 4 + (run.path / "manifest.json").stat().st_size
     assert use["in all"] == sum(use.values()) - use["in all"]
+
+
+def with_every_stage_done(path: pathlib.Path) -> run_dir.RunDir:
+    run = open_run(path, fingerprint="a", config_text="")
+    for name in run_dir.STAGES:
+        with run.stage(name):
+            if name == "report":
+                (run.path / "report").mkdir()
+                (run.path / "report" / "index.html").write_text("of the old weights")
+                run.write_json("verdict.json", {"of": "the old weights"})
+    assert all(run.is_done(name) for name in run_dir.STAGES)
+    return run
+
+
+@pytest.mark.parametrize("stage", run_dir.STAGES)
+def test_what_is_to_be_done_again_leaves_no_verdict_of_what_it_was(tmp_path, stage):
+    run = with_every_stage_done(tmp_path / "r")
+    run.forget(stage)
+    assert not (run.path / "verdict.json").exists()
+    assert not (run.path / "report").exists()
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_a_kill_while_forgetting_leaves_no_verdict_that_is_stale_and_none_that_stays_away(
+    tmp_path, monkeypatch, killed_at
+):
+    run = with_every_stage_done(tmp_path / "r")
+    calls = []
+
+    def until_killed(do):
+        def one(*given):
+            calls.append(given)
+            if len(calls) == killed_at:
+                raise KeyboardInterrupt
+            do(*given)
+
+        return one
+
+    for name in ("_remove", "write_json"):
+        monkeypatch.setattr(run_dir, name, until_killed(getattr(run_dir, name)))
+    with pytest.raises(KeyboardInterrupt):
+        run.forget("train")
+    verdict_is_there = (run.path / "verdict.json").exists()
+    assert verdict_is_there == run.is_done("report") == (killed_at == 1)
+    assert run.is_done("train")  # nothing was forgotten yet: the old weights are still those that are there

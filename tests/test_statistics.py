@@ -250,6 +250,10 @@ def test_the_mean_of_estimates_averages_values_draws_and_seeds():
     assert both.value == pytest.approx((one.value + other.value) / 2)
     np.testing.assert_allclose(both.seed_values, (one.seed_values + other.seed_values) / 2)
     assert np.isnan(statistics.mean_of([]).value)
+    assert np.isnan(statistics.mean_of([one, statistics.nothing()]).value)
+    thrice = statistics.mean_of([one, other], weights=[1, 3])
+    assert thrice.value == pytest.approx((one.value + 3 * other.value) / 4)
+    np.testing.assert_allclose(thrice.draws, (one.draws + 3 * other.draws) / 4)
 
 
 def test_probability_of_improvement_counts_ties_half():

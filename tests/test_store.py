@@ -66,7 +66,7 @@ def assert_equal(one: History, two: History) -> None:
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_what_is_written_is_read_exactly_whole_and_in_windows(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(store, "_SHARD_STEPS", 16)
+    monkeypatch.setattr(store, "SHARD_STEPS", 16)
     monkeypatch.setattr(store, "_CHUNK_STEPS", 8)
     monkeypatch.setattr(store, "_SHARD_LEARNERS", 2)
     spec = SPECS[kind]
@@ -153,7 +153,7 @@ def test_closing_early_is_an_error(tmp_path):
 
 def test_two_writers_leave_what_one_does_and_one_that_has_not_closed_is_missed(tmp_path, monkeypatch):
     """Byte for byte where their cut is a shard's; the second one is left and gone on with."""
-    monkeypatch.setattr(store, "_SHARD_STEPS", 16)
+    monkeypatch.setattr(store, "SHARD_STEPS", 16)
     monkeypatch.setattr(store, "_CHUNK_STEPS", 8)
     monkeypatch.setattr(store, "_SHARD_LEARNERS", 2)
     spec = SPECS["symbols"]

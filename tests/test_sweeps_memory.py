@@ -1,9 +1,14 @@
 """The estimate grows with what memory grows with, and waves keep within the limit."""
 
+import tracemalloc
+
 import jax
+import numpy as np
 import pytest
 
 from cl_imitate import load_config, populations
+from cl_imitate.histories import store
+from cl_imitate.stages.run import chunk_steps
 from cl_imitate.sweeps import memory
 from tests.test_resume import SMOKE
 
@@ -12,13 +17,49 @@ def estimate(*overrides: str) -> memory.Estimate:
     return memory.estimate(load_config.load(SMOKE, overrides))
 
 
+def waiting_bytes(num_learners: int, num_steps: int) -> int:
+    """What the steps that wait for a shard take: the rows, the same in one piece, and twice that for the writing."""
+    spec = populations.make("recorded", load_config.load(SMOKE)).family.env.spec
+    return 4 * num_learners * num_steps * store.row_dtype(spec).itemsize
+
+
+def test_steps_that_wait_for_a_whole_shard_are_counted(tmp_path):
+    forks = ("fork_steps=[8192]", "now_fork_step=8192", "later_fork_step=8192")
+    long = tuple(f"evaluation.{one}" for one in forks)
+    experiment = load_config.load(SMOKE, long)
+    most = 4096 + chunk_steps(experiment)  # a whole shard, and what came with its last step
+    more = estimate(*long).simulate - estimate().simulate
+    assert more == waiting_bytes(16, most) - waiting_bytes(16, 128)
+    spec = populations.make("recorded", experiment).family.env.spec
+    rows = np.zeros((16, 128, store.row_dtype(spec).itemsize), np.uint8)
+    chunk = store.unpack(rows, store.row_dtype(spec))
+    writer = store.Writer(
+        tmp_path / "s",
+        fingerprint="f",
+        spec=spec,
+        num_learners=16,
+        num_steps=8192,
+        learner_key_data=np.zeros((16, 2), np.uint32),
+    )
+    tracemalloc.start()
+    for _ in range(32):
+        writer.append(chunk)
+    now, most = (
+        tracemalloc.get_traced_memory()
+    )  # of numpy's arrays; what the store's library takes is not traced
+    tracemalloc.stop()
+    shard = waiting_bytes(16, 4096) / 4
+    assert 2 * shard <= most < 4 * shard
+    assert now < shard / 2  # what is written is not kept
+
+
 def test_replay_rows_and_learners_dominate_a_simulation():
     small = estimate()
     assert estimate("learner.replay_capacity=51200").simulate > 20 * small.simulate
     assert estimate("simulation.num_recorded=160").simulate == pytest.approx(10 * small.simulate, rel=0.01)
-    assert estimate("simulation.num_recorded=17").simulate == pytest.approx(
-        2 * small.simulate, rel=0.01
-    )  # whole blocks of 16
+    waiting = waiting_bytes(16, 128)  # which are there for each learner; all else is for whole blocks of 16
+    one_more = estimate("simulation.num_recorded=17").simulate
+    assert one_more - waiting_bytes(17, 128) == pytest.approx(2 * (small.simulate - waiting), rel=0.01)
 
 
 def test_an_ensemble_s_estimate_is_no_less_than_its_arrays_take():

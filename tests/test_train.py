@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +155,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_update():
     bad = bad.replace(params=jax.tree.map(lambda x: x.at[...].set(jnp.nan), bad.params))
     with pytest.raises(FloatingPointError, match="imitator 0 is nan at update 0"):
         fit(1, state=bad)
+
+
+def test_a_held_out_loss_that_is_not_finite_stops_the_run_even_after_the_very_last_update():
+    fine = train.Progress(
+        update=8, train_loss=np.ones((3, 4), np.float32), held_out_loss=np.ones(3, np.float32)
+    )
+    assert train.problem(fine) is None
+    broken = fine._replace(held_out_loss=np.array([1.0, np.inf, np.nan], np.float32))
+    assert re.search(
+        r"held-out loss of imitator 1 is inf after 8 updates.*learning_rate", str(train.problem(broken))
+    )
+    diverging = dataclasses.replace(TRAINING, num_updates=1, warmup_updates=0, learning_rate=float("inf"))
+    with pytest.raises(FloatingPointError, match="held-out loss of imitator 0 is nan after 1 updates"):
+        fit(1, training=diverging)
 
 
 def test_the_learning_rate_warms_up_then_falls():

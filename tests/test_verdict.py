@@ -133,6 +133,23 @@ def test_month_is_holm_corrected_over_stages():
     pytest.fail("no level at which the correction matters")
 
 
+def test_a_stage_that_holm_leaves_undecided_exceeds_nothing():
+    rules = Rules(
+        bootstrap_samples=200, exceeds=Rules().parity
+    )  # so that whatever is a yes alone exceeds, too
+    for level in np.arange(9.2, 9.5, 0.01):
+        cell = months(level, noise=0.5)[0]
+        pair = [cell, dataclasses.replace(cell, name="another", start_step=200)]
+        one, both = (
+            question("month", *some, of=synthetic.experiment(rules=rules)) for some in ([cell], pair)
+        )
+        if one["exceeds"] and both["answer"] == "undecided":
+            assert not both["exceeds"]
+            assert not any(stage["exceeds"] for stage in both["stages"])
+            return
+    pytest.fail("no level at which the correction matters")
+
+
 # --- PROCESS
 
 
@@ -281,6 +298,36 @@ def test_a_rung_counts_only_where_the_learner_reaches_eight_tenths_of_its_range(
     assert found["rungs"][0]["counted"] is counted
     assert found["rungs"][0]["answer"] == ("no" if counted else "not counted")
     assert found["answer"] == ("partial" if counted else "yes")
+
+
+def rungs_that_differ(*, in_noise: bool) -> dict:
+    """ELSEWHERE of three rungs whose learners differ by their tasks alone: by the same ones, or by others on each."""
+    made = [
+        synthetic.elsewhere(rung, 6.0, noise=0.0, lasting_noise=1.0, seed=number if in_noise else 0)
+        for number, rung in enumerate("234")
+    ]
+    of = synthetic.experiment(rules=Rules(bootstrap_samples=2000))
+    return question("elsewhere", *made, of=of)
+
+
+def test_the_mean_over_rungs_of_the_same_tasks_is_no_surer_than_one_of_them():
+    def width(one: dict) -> float:
+        return one["ci95"][1] - one["ci95"][0]
+
+    same, other = rungs_that_differ(in_noise=False), rungs_that_differ(in_noise=True)
+    for found in (same, other):
+        assert found["num_counted"] == 3
+        assert found["estimate"] == pytest.approx(np.mean([one["recovered"] for one in found["rungs"]]))
+    one_rung, three = (np.mean([width(one) for one in found["rungs"]]) for found in (same, other))
+    assert width(same) == pytest.approx(one_rung, rel=0.05)
+    assert width(other) == pytest.approx(three / 3**0.5, rel=0.3)  # learners are paired, and yet independent
+
+
+def test_the_mean_over_rungs_counts_each_rung_once_whatever_tasks_they_share():
+    few = dataclasses.replace(synthetic.elsewhere("4", 4.0, seed=3), task=np.arange(24) // 4)
+    found = question("elsewhere", synthetic.elsewhere("2", 9.0), synthetic.elsewhere("3", 9.0, seed=1), few)
+    assert found["estimate"] == pytest.approx(np.mean([one["recovered"] for one in found["rungs"]]))
+    assert np.isfinite(found["ci95"]).all()
 
 
 def test_a_rung_whose_range_is_unknown_is_not_counted_and_says_so():

@@ -4,6 +4,7 @@ import pytest
 import synthetic
 from synthetic import decide_past_the_gate as decide
 
+from cl_imitate.config import Rules
 from cl_imitate.evaluation import wording
 
 
@@ -41,16 +42,44 @@ def test_the_summary_does_not_claim_what_is_not_settled():
     wide = decide(synthetic.process(5.5, seed_noise=2.0))
     assert narrow["questions"]["process"]["answer"] == wide["questions"]["process"]["answer"] == "partial"
     assert (
-        f"in part, at most, the process by which the learner became so ({figure(narrow, 'process')} of"
+        f"reproduces in part the process by which the learner became so ({figure(narrow, 'process')} of"
         in (narrow["summary"])
     )
-    assert f"(not settled; {figure(wide, 'process')} of the learner's improvement)" in wide["summary"]
+    assert f"as a yes needs, 0.5; {figure(wide, 'process')} of the learner's improvement)" in wide["summary"]
     some = said(
         synthetic.elsewhere("2", 10.0),
         synthetic.elsewhere("3", synthetic.RANDOM),
         synthetic.elsewhere("4", synthetic.RANDOM),
     )
     assert "learns in 1 of 3 new tasks that count (0." in some
+
+
+@pytest.mark.parametrize(
+    ("ci95", "process", "later"),
+    [
+        ((0.2, 0.4), "reproduces in part the process by", "goes on improving in part after"),
+        ((0.1, 0.4), "reproduces in part, at most, the", "goes on improving in part, at most, after"),
+        ((0.2, 0.5), "reproduces in part, at least, the", "goes on improving in part, at least, after"),
+        ((0.15, 1.02), "reproduces in part, at least, the", "goes on improving in part, at least, after"),
+        ((0.1, 0.5), "may or may not reproduce the", "may or may not go on improving after"),
+        (
+            (-float("inf"), float("inf")),
+            "may or may not reproduce the",
+            "may or may not go on improving after",
+        ),
+    ],
+)
+def test_the_summary_leaves_open_only_what_the_interval_leaves_open(ci95, process, later):
+    one = {"answer": "partial", "estimate": 0.3, "ci95": ci95}
+    asked = {
+        name: {"answer": "not run", "estimate": None, "ci95": (None, None)} for name in wording.QUESTIONS
+    }
+    found = wording.summary({**asked, "process": one, "later": one}, Rules())
+    for words in (process, later):
+        assert f" it {words} " in found
+    assert ("not settled" in found) == (ci95 != (0.2, 0.4))
+    assert ("as a yes needs, 0.5; 0.30 [" in found) == ("at least" in process)
+    assert ("not settled whether at all; 0.30 [" in found) == ("at most" in process)
 
 
 def test_the_summary_says_why_a_question_is_void_and_gives_it_no_figure():

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from cl_imitate import statistics
 from cl_imitate.config import Experiment, Rules
-from cl_imitate.evaluation import wording
-from cl_imitate.evaluation.entries import growth_entry, not_run, parity_entry, rung_entry
+from cl_imitate.evaluation import comparisons, wording
+from cl_imitate.evaluation.entries import generator_of, growth_entry, not_run, parity_entry, rung_entry
 from cl_imitate.evaluation.results import Cell, pick
 from cl_imitate.statistics import Estimate
 
@@ -72,7 +72,7 @@ def _month_stages(experiment: Experiment, cells: Sequence[Cell]) -> list[dict]:
     decided = statistics.holm([ratio for _, ratio in asked], rules.parity, confidence=rules.confidence)
     for (entry, _), settled in zip(asked, decided, strict=True):
         if not settled and entry["answer"] != "undecided":
-            entry["answer"] = "undecided"
+            entry["answer"], entry["exceeds"] = "undecided", False
             entry["reason"] = "decided alone, but not after Holm's correction over stages"
     return [
         {"stage_step": cell.start_step, "target_step": cell.target_step, "split": cell.split, **entry}
@@ -110,23 +110,24 @@ def _later(experiment: Experiment, cells: Sequence[Cell], nows: list[dict], stag
 
 
 def _elsewhere(experiment: Experiment, cells: Sequence[Cell]) -> dict:
-    found = [rung_entry(experiment, cell) for cell in pick(_last_fork(cells, "elsewhere"), "elsewhere")]
+    asked = pick(_last_fork(cells, "elsewhere"), "elsewhere")
+    found = [(*rung_entry(experiment, cell), cell) for cell in asked]
     configured = [rung.name for rung in experiment.evaluation.rungs]
     found.sort(
-        key=lambda pair: (
-            _RUNGS.index(pair[0]["rung"]),
-            configured.index(pair[0]["name"]) if pair[0]["name"] in configured else len(configured),
+        key=lambda one: (
+            _RUNGS.index(one[0]["rung"]),
+            configured.index(one[0]["name"]) if one[0]["name"] in configured else len(configured),
         )
     )
-    rungs = [entry for entry, _ in found]
-    _add_after_holm(rungs, [recovered for _, recovered in found], experiment.rules)
-    high = [(entry, recovered) for entry, recovered in found if entry["rung"] not in ("0", "1")]
-    counted = [(entry, recovered) for entry, recovered in high if entry["counted"]]
+    rungs = [entry for entry, _, _ in found]
+    _add_after_holm(rungs, [recovered for _, recovered, _ in found], experiment.rules)
+    high = [(entry, cell) for entry, _, cell in found if entry["rung"] not in ("0", "1")]
+    counted = [(entry, cell) for entry, cell in high if entry["counted"]]
     if not high:
         return {**not_run("no rung from 2 up was run"), "rungs": rungs}
     answers = {entry["answer"] for entry, _ in counted}
     answer = next(iter(answers)) if answers in ({"yes"}, {"no"}) else "partial" if answers else "void"
-    overall = statistics.mean_of([recovered for _, recovered in counted])
+    overall = _over_rungs(experiment, [cell for _, cell in counted])
     return {
         "answer": answer,
         "reason": None if counted else "no rung from 2 up counts",
@@ -135,6 +136,23 @@ def _elsewhere(experiment: Experiment, cells: Sequence[Cell]) -> dict:
         "num_counted": len(counted),
         "rungs": rungs,
     }
+
+
+def _over_rungs(experiment: Experiment, cells: Sequence[Cell]) -> Estimate:
+    """The mean over rungs of what is recovered.
+
+    Rungs of one split draw their tasks from the same keys: where they have the same list of tasks, learner i meets the
+    same hidden code on each of them. Averaging such rungs does not make the tasks' spread any smaller, so they are
+    resampled together; those with other tasks are resampled apart.
+    """
+    groups: dict[tuple[str, bytes], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.split, cell.task.tobytes()), []).append(cell)
+    means = [
+        comparisons.mean_recovered(group, experiment.rules, generator_of(experiment, group[0], "over rungs"))
+        for group in groups.values()
+    ]
+    return statistics.mean_of(means, weights=[len(group) for group in groups.values()])
 
 
 def _add_after_holm(entries: list[dict], ratios: Sequence[Estimate], rules: Rules) -> None:

@@ -4,6 +4,7 @@ Ratios are ratios of IQMs over learners, with intervals as `cl_imitate.statistic
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -296,6 +297,22 @@ def transfer(cell: Cell, rules: Rules, rng: np.random.Generator) -> Transfer:
         tasks_above_half=above,
         num_tasks=num_tasks,
     )
+
+
+def mean_recovered(cells: Sequence[Cell], rules: Rules, rng: np.random.Generator) -> Estimate:
+    """The mean over rungs of what is recovered, whose learners meet the same tasks in the same order (`cell.task`).
+
+    Every draw takes the same learners on all rungs; a learner that is not finite on one of them is left out of all.
+    """
+
+    def mean_ratio(*gains: np.ndarray) -> np.ndarray:
+        pairs = zip(gains[::2], gains[1::2], strict=True)
+        return np.mean([statistics.iqm_ratio(*pair) for pair in pairs], axis=0)
+
+    gains = [
+        end_level(cell, arm, rules) - cell.random_return for cell in cells for arm in ("imitator", "learner")
+    ]
+    return estimate(mean_ratio, *gains, cell=cells[0], rules=rules, rng=rng)
 
 
 def _tasks_above_half(imitator: np.ndarray, learner: np.ndarray, task: np.ndarray) -> tuple[int, int]:

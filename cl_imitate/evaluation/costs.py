@@ -7,10 +7,12 @@ are those of its whole control (compilation too) per step of one hypothesis or a
 
 To reach a return: PROCESS from nothing. The given returns are shares of what the learner gains there over a random
 policy; the steps are those up to the end of the first block in which the mean over learners (and imitator seeds) is as
-high. Training the imitator is not in it: that was done before; see `training_flops`.
+high. Their intervals are made, as all are (`statistics`), over tasks and learners, with the return aimed at estimated
+anew from the learners of each draw, and over imitator seeds; of logarithms, as steps are told apart by their ratio. An
+end that is null is open: so high a return is not reached within the steps that were run, or not by every imitator seed.
+Training the imitator is not in it: that was done before; see `training_flops`.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,28 +91,73 @@ def _to_reach(
 ) -> dict[str, Any]:
     rules = experiment.rules
     last = max(1, round(rules.reference_fraction * cell.num_blocks))
-    random = float(np.nanmean(cell.random_return))
-    level = random + share * (float(np.nanmean(cell.returns["learner"][..., -last:])) - random)
-    found: dict[str, Any] = {"share_of_the_learners_gain": share, "return": _finite(level)}
+    once = np.ones((1, len(cell.task)))
+    found: dict[str, Any] = {
+        "share_of_the_learners_gain": share,
+        "return": _finite(float(_level(cell, share, last, once)[0])),
+    }
+    drawn = statistics.resample(
+        cell.task, rng=np.random.default_rng([experiment.seed, 13]), samples=rules.bootstrap_samples
+    )
+    times = np.stack([np.bincount(some, minlength=len(cell.task)) for some in drawn]).astype(float)
     for arm in ARMS:
-        rng = np.random.default_rng([experiment.seed, 13])
-        learners = statistics.resample(cell.task, rng=rng, samples=rules.bootstrap_samples)
-        with warnings.catch_warnings():  # of blocks in which nobody ended an episode
-            warnings.simplefilter("ignore", RuntimeWarning)
-            curves = np.nanmean(cell.returns[arm], axis=0)  # [n, K]
-            steps = float(_first_steps(np.nanmean(curves, axis=0), level, cell.block_steps))
-            drawn = np.stack([np.nanmean(curves[some], axis=0) for some in learners])
-        draws = _first_steps(drawn, level, cell.block_steps)
-        tail = (1 - rules.confidence) / 2
-        ends = np.quantile(draws, [tail, 1 - tail], method="nearest")
-        found[arm] = {"steps": _finite(steps), "ci95": [_finite(end) for end in ends]}
+        logarithm = _log_steps(cell, arm, share, last, once=once, times=times)
+        steps = float(np.exp(logarithm.value))
+        found[arm] = {
+            "steps": _finite(steps),
+            "ci95": _ends(logarithm.interval(rules.confidence), cell.block_steps, cell.num_blocks),
+        }
         for unit, each in (("flops", "executed_flops_per_step"), ("seconds", "seconds_per_step")):
             cost_of_one = a_step[arm][each]
             found[arm][unit] = None if cost_of_one is None else _finite(steps * cost_of_one)
     return found
 
 
-def _first_steps(curves: np.ndarray, level: float, block_steps: int) -> np.ndarray:
+def _log_steps(
+    cell: Cell, arm: str, share: float, last: int, *, once: np.ndarray, times: np.ndarray
+) -> statistics.Estimate:
+    """The logarithm of the steps to the level, which every draw estimates anew; infinite where it is never reached.
+
+    `times` [B, n]: how often each draw takes each learner; `once` [1, n].
+    """
+
+    def log_steps(returns: np.ndarray, times: np.ndarray) -> np.ndarray:
+        curves, level = _mean_curve(returns, times), _level(cell, share, last, times)
+        return np.log(_first_steps(curves, level[:, None], cell.block_steps))
+
+    returns, num_tasks = cell.returns[arm], len(np.unique(cell.task))
+    return statistics.Estimate(
+        value=float(log_steps(returns, once)[0]),
+        draws=log_steps(returns, times),
+        seed_values=np.concatenate([log_steps(one[None], once) for one in returns]),
+        num_learners=len(cell.task),
+        num_units=num_tasks if num_tasks > 1 else len(cell.task),
+    )
+
+
+def _level(cell: Cell, share: float, last: int, times: np.ndarray) -> np.ndarray:
+    """The return [B] at `share` of the learner's gain over random, its end being its last blocks."""
+    ends = np.moveaxis(cell.returns["learner"][..., -last:], -1, 0)
+    ends = ends.reshape(-1, ends.shape[-1], 1)
+    random, end = (_mean_curve(one, times)[:, 0] for one in (cell.random_return[None, :, None], ends))
+    return random + share * (end - random)
+
+
+def _mean_curve(returns: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The mean [B, K] of returns [S, n, K], each learner taken `times` [B, n]; NaN of a block with no episode's end."""
+    finite = np.isfinite(returns)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (times @ np.where(finite, returns, 0.0).sum(axis=0)) / (times @ finite.sum(axis=0))
+
+
+def _ends(log_steps: tuple[float, float], block_steps: int, num_blocks: int) -> list[float | None]:
+    """An interval in steps: none are fewer than a block, and beyond the last block nothing was seen."""
+    low, high = np.exp(log_steps)
+    low = _finite(max(low, block_steps)) if low > 0 else None
+    return [low, _finite(high) if high <= num_blocks * block_steps else None]
+
+
+def _first_steps(curves: np.ndarray, level: np.ndarray, block_steps: int) -> np.ndarray:
     """Steps [...] until the first block of curves [..., K] that is at `level`; infinite if none is."""
     is_there = curves >= level
     steps = (np.argmax(is_there, axis=-1) + 1.0) * block_steps
@@ -118,4 +165,4 @@ def _first_steps(curves: np.ndarray, level: float, block_steps: int) -> np.ndarr
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return round(float(value), 6) if np.isfinite(value) else None

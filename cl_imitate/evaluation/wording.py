@@ -130,14 +130,21 @@ _SENTENCES = {
     },
     "process": {
         "yes": "reproduces the process by which the learner became so",
-        "partial": "reproduces in part, at most, the process by which the learner became so",
+        "partial": "reproduces in part the process by which the learner became so",
+        "at most": "reproduces in part, at most, the process by which the learner became so (not settled whether at "
+        "all)",
+        "at least": "reproduces in part, at least, the process by which the learner became so (not settled whether as "
+        "much of it as a yes needs, {learns_yes:g})",
         "unsettled": "may or may not reproduce the process by which the learner became so (not settled)",
         "no": "does not reproduce the process by which the learner became so",
         "void": "cannot be tested here on the process by which the learner became so",
     },
     "later": {
         "yes": "goes on improving after the recording stopped, as the learner does",
-        "partial": "goes on improving in part, at most, after the recording stopped",
+        "partial": "goes on improving in part after the recording stopped",
+        "at most": "goes on improving in part, at most, after the recording stopped (not settled whether at all)",
+        "at least": "goes on improving in part, at least, after the recording stopped (not settled whether by as much "
+        "as a yes needs, {learns_yes:g})",
         "unsettled": "may or may not go on improving after the recording stopped (not settled)",
         "no": "does not go on improving after the recording stopped, while the learner does",
         "void": "cannot be tested here on what comes after the recording stopped",
@@ -174,8 +181,9 @@ def summary(questions: Mapping[str, Mapping], rules: Rules, void: Sequence[str] 
         for name, texts in _SENTENCES.items()
     }
     for name in ("process", "later"):
-        if answers[name] == "partial" and not questions[name]["ci95"][1] < rules.learns_yes:
-            clauses[name] = _SENTENCES[name]["unsettled"]
+        if answers[name] == "partial":
+            found = _SENTENCES[name][_settled(questions[name]["ci95"], rules)]
+            clauses[name] = found.format(learns_yes=rules.learns_yes)
     if questions["now"].get("exceeds"):
         clauses["now"] = "is better than the learner is at the end of training"
     if answers["elsewhere"] == "partial":
@@ -245,6 +253,17 @@ def how_sure(verdict: Mapping) -> str:
 def _from_to(counts: Sequence[int], what: str) -> str:
     few, many = min(counts), max(counts)
     return f"{few if few == many else f'{few} to {many}'} {what}{'' if many == 1 else 's'}"
+
+
+def _settled(ci95: Sequence[float], rules: Rules) -> str:
+    """Of an interval that gives neither a yes nor a no: which of the two it leaves out, as `_SENTENCES` calls it."""
+    is_no_no, is_no_yes = ci95[0] > rules.learns_no, ci95[1] < rules.learns_yes
+    return {
+        (True, True): "partial",
+        (False, True): "at most",
+        (True, False): "at least",
+        (False, False): "unsettled",
+    }[is_no_no, is_no_yes]
 
 
 def _counted(rungs: Sequence[Mapping]) -> str:

@@ -24,7 +24,7 @@ from cl_imitate.types import History, Spec
 
 _SCHEMA = 1
 _SHARD_LEARNERS = 64
-_SHARD_STEPS = 4096
+SHARD_STEPS = 4096  # of every learner, and these wait in memory until they are all there
 _CHUNK_STEPS = 512
 _TERMINATED, _TRUNCATED, _EXPLORED = 1, 2, 4
 
@@ -64,7 +64,7 @@ def unpack(raw: np.ndarray, dtype: np.dtype) -> History:
 
 
 def _create(path: pathlib.Path, num_learners: int, num_steps: int, row_bytes: int, shard_learners: int):
-    shard = [shard_learners, min(_SHARD_STEPS, num_steps), row_bytes]
+    shard = [shard_learners, min(SHARD_STEPS, num_steps), row_bytes]
     inner = [1, min(_CHUNK_STEPS, shard[1]), row_bytes]
     if shard[1] % inner[1]:
         inner[1] = shard[1]
@@ -141,7 +141,7 @@ class Writer:
                 )
         elif self._num_steps:
             self._array = ts.open(_where(path)).result()
-        self._shard_steps = min(_SHARD_STEPS, self._num_steps)
+        self._shard_steps = min(SHARD_STEPS, self._num_steps)
         nothing = np.empty((self._end - self._first, 0, self._dtype.itemsize), np.uint8)
         self._written, waiting = go_on or (0, nothing)
         self._waiting: list[np.ndarray] = [waiting]
@@ -204,7 +204,7 @@ class Writer:
             here.write(rows[:, :count]).result()
             self._written += count
             self._write_manifest(shards={})
-        self._waiting = [rows[:, count:]]
+        self._waiting = [rows[:, count:].copy()]  # a view would keep all that was written in memory
 
     def _write_manifest(self, *, shards: dict) -> None:
         if self._part == 0:
