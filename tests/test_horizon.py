@@ -226,7 +226,8 @@ def test_lives_of_other_lengths_and_other_settings_are_never_compared():
     assert "other settings too (training.learning_rate)" in " ".join(findings.findings(other))
     longer_rings = [point(0.98, ring=8, span=640), point(0.01, ring=24, span=1920)]
     assert horizon.varying(longer_rings) == ["ring"]
-    assert len(horizon.chains(longer_rings, "ring")) == 1
+    [chain] = horizon.chains([point(0.5, ring=8, span=224), *longer_rings], "ring")
+    assert chain.points == longer_rings
 
 
 def test_seeds_of_one_learner_are_one_break_and_settings_have_lines_of_their_own():

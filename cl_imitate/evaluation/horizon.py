@@ -115,7 +115,8 @@ class Chain(NamedTuple):
 def chains(points: Iterable[Point], axis: str, *, least: int = 2) -> list[Chain]:
     """All chains along an axis of at least so many different values, in the order of the points.
 
-    The points of a chain agree on every other axis, but for what follows from this one.
+    The points of a chain agree on every other axis, but for what follows from this one: of lives that differ in length
+    alone the longest count.
     A point whose value says nothing (the context of a memory that has no window) is in none along that axis.
     """
     found: dict[tuple, list[Point]] = {}
@@ -126,10 +127,19 @@ def chains(points: Iterable[Point], axis: str, *, least: int = 2) -> list[Chain]
         rest = tuple((name, value) for name, value in point.values.items() if name not in may_differ)
         found.setdefault(rest, []).append(point)
     made = [
-        Chain(dict(rest), sorted(some, key=lambda one: (str(type(one.values[axis])), one.values[axis])))
+        Chain(dict(rest), sorted(_one_each_value(some, axis), key=lambda one: _order(one.values[axis])))
         for rest, some in found.items()
     ]
     return [chain for chain in made if len({one.values[axis] for one in chain.points}) >= least]
+
+
+def _one_each_value(points: Iterable[Point], axis: str) -> list[Point]:
+    longest = sorted(points, key=lambda one: one.values.get("span") or 0)
+    return list({one.values[axis]: one for one in longest}.values())
+
+
+def _order(value: Any) -> tuple[str, Any]:
+    return str(type(value)), value
 
 
 def varying(points: Sequence[Point]) -> list[str]:
