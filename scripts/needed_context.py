@@ -86,7 +86,8 @@ def main() -> None:
     ):
         if np.isfinite(line.slope):
             far = {"at_a_million_steps_extrapolated": line.at(THE_ESSAY_S)}
-            print(json.dumps({"line": named, **line._asdict(), **far}), flush=True)
+            ends = [end if np.isfinite(end) else None for end in line.slope_ci95]
+            print(json.dumps({"line": named, **line._asdict(), "slope_ci95": ends, **far}), flush=True)
     _draw(found, arguments)
 
 

@@ -261,25 +261,7 @@ def test_seeds_of_one_learner_are_one_break_and_settings_have_lines_of_their_own
         for ring, tau in rings
         for context in contexts
     ]
-    assert horizon.line(horizon.breaks(points)).slope == pytest.approx(1.0)
-
-
-def test_learners_whose_break_lies_beyond_what_was_tried_are_said_to_flatten_the_line():
-    """Needed are 40 steps times the slowness; 128 is the most that was tried, which the slowest two exceed."""
-    points = [
-        dataclasses.replace(
-            point(0.98 if context >= 40 * slow else 0.01, context=context, pace=2e-3 / slow),
-            tau_steps=100.0 * slow,
-        )
-        for slow in (1, 2, 3, 4, 8)
-        for context in (16, 32, 64, 128)
-    ]
-    said = " ".join(findings.findings(points))
-    assert (
-        "In no line: 2 for which no context tried suffices (time constants 400 to 800 steps): the slopes are"
-        in said
-    )
-    assert "In no line" not in " ".join(findings.findings([one for one in points if one.tau_steps < 400]))
+    assert horizon.line(horizon.breaks(points)).slope == pytest.approx(1.0, abs=1e-3)
 
 
 def drawn(monkeypatch, make):

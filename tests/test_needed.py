@@ -42,13 +42,43 @@ def test_the_slope_of_a_line_is_found_with_an_interval_around_it(slope):
     assert found.at(100.0) == pytest.approx(sizes[1], rel=0.05)
 
 
-def test_open_brackets_and_missing_time_constants_are_left_out_and_too_few_points_give_no_line():
-    closed = [Needed(16, 32), Needed(32, 64), Needed(64, 128)]
-    whole = fit([10, 20, 40], closed)
-    more = fit([10, 20, 40, 80, 160, np.nan], [*closed, Needed(None, 16), Needed(256, None), Needed(16, 32)])
-    assert more == whole
-    assert whole.slope == pytest.approx(1.0)
+def test_a_break_beyond_what_was_tried_counts_as_that():
+    """The two slowest learners exceed every context tried: without them there would be no slope."""
+    steps = [160.0, 220.0, 300.0, 360.0, 570.0]
+    needed = [Needed(64, 128)] * 3
+    assert fit(steps[:3], needed).slope == pytest.approx(0.0, abs=1e-3)
+    found = fit(steps, [*needed, Needed(128, None), Needed(128, None)])
+    assert found.slope > 0.5
+    assert found.num == 5
+    mirrored = fit([1e5 / time for time in steps], [*needed, Needed(None, 64), Needed(None, 64)])
+    assert mirrored.slope == pytest.approx(found.slope, abs=0.02)
+
+
+def test_missing_time_constants_are_left_out_and_too_few_points_give_no_line():
+    closed = [Needed(16, 32), Needed(32, 64), Needed(64, 128), Needed(128, 256)]
+    whole = fit([10, 20, 40, 80], closed)
+    assert fit([10, 20, 40, 80, np.nan, 160], [*closed, Needed(16, 32), Needed(None, None)]) == whole
+    assert whole.slope == pytest.approx(1.0, abs=1e-3)
     assert math.isnan(fit([10, 20], closed[:2]).slope)
+    assert math.isnan(fit([10, 20, 40], [closed[0], Needed(16, None), Needed(16, None)]).slope)
+    assert math.isnan(fit([100, 110, 120], closed[:3]).slope)
+    assert fit([10, 20, 40], closed[:3]).slope_ci95 == (-math.inf, math.inf)  # nothing is left to tell by
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_in_95_percent_of_draws():
+    rng = np.random.default_rng(0)
+    num, missed = 60, 0
+    for _ in range(num):
+        steps = 2.0 ** rng.uniform(6.5, 8.7, 8)
+        least = 1.2 * np.log2(steps) - 3 + rng.normal(0.0, 0.4, 8)
+        needed = [
+            Needed(None if low < 4 else 2 ** int(low), None if low >= 7 else 2 ** (int(low) + 1))
+            for low in np.floor(least).clip(3, 7)
+        ]
+        low, high = fit(steps, needed).slope_ci95
+        missed += not low < 1.2 < high
+    assert missed <= 0.05 * num + 3 * math.sqrt(0.05 * 0.95 * num)
 
 
 def test_within_groups_each_has_a_level_of_its_own():

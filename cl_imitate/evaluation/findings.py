@@ -98,20 +98,7 @@ def _line_sentences(points: Sequence[Point]) -> list[str]:
         )
     elif len({one.task for one in found}) > 1:
         said.append("Tasks and slowness vary together there: which of them it is, these points do not tell.")
-    return [*said, *_beyond_sentence(found)]
-
-
-def _beyond_sentence(found: Sequence[horizon.Break]) -> list[str]:
-    """Of learners whose break lies above what was tried: they are in no line, which is then too flat."""
-    beyond = [one.tau_steps for one in found if one.needed.high is None]
-    inside = [one.tau_steps for one in found if one.needed.is_between]
-    if not beyond:
-        return []
-    times = f" {min(beyond):.0f}" if len(beyond) == 1 else f"s {min(beyond):.0f} to {max(beyond):.0f}"
-    flat = ": the slopes are too small" if min(beyond) > sum(inside) / len(inside) else ""
-    return [
-        f"In no line: {len(beyond)} for which no context tried suffices (time constant{times} steps){flat}."
-    ]
+    return said
 
 
 def slope_told(line: Line) -> str:

@@ -5,8 +5,13 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import optimize, special, stats
 
 _LEAST_OCTAVES = 0.5
+_LEAST_SPREAD = (
+    0.25  # octaves by which a break lies off its line at least: imitators of other seeds break elsewhere
+)
+_SLOPES = (-16.0, 16.0)
 
 
 class Needed(NamedTuple):
@@ -54,47 +59,77 @@ class Line(NamedTuple):
 
 
 def fit(
-    steps: Sequence[float],
-    needed: Sequence[Needed],
-    *,
-    groups: Sequence[Hashable] | None = None,
-    seed: int = 0,
-    samples: int = 4000,
+    steps: Sequence[float], needed: Sequence[Needed], *, groups: Sequence[Hashable] | None = None
 ) -> Line:
-    """Least squares through the middles (in logs) of the sizes' brackets, over time constants in steps.
+    """The line through the sizes' brackets (in logs) over time constants in steps, of the greatest likelihood.
 
-    Points whose bracket is open at one side, or that have no time constant, are left out. With `groups`, the line has
-    one slope and an intercept for each group (their mean is told), and groups of one time constant are left out: so a
-    learner's slowness is told apart from what else slows it. The interval is a bootstrap over points, the size drawn
-    evenly within its bracket each time: it knows of chance among learners only as far as that moves points. With fewer
-    than three time constants, or if the slowest learner is not 1.4 times as slow as the fastest, there is no line: NaN.
+    A size lies about the line as a normal variable; all that is known of it is its bracket, which may be open at one
+    side (a break beyond what was tried). With `groups`, the line has one slope and an intercept for each group (their
+    mean is told), and groups of one time constant are left out: so a learner's slowness is told apart from what else
+    slows it. The interval is that of the likelihood's profile, by the F distribution because points are few; it knows
+    of chance among learners only as far as that moves points. Points without a time constant are left out. With fewer
+    than three time constants or two closed brackets, or if the slowest learner is not 1.4 times as slow as the fastest,
+    there is no line: NaN.
     """
     groups = [None] * len(steps) if groups is None else groups
     whole = [
-        (math.log2(time), math.log2(one.low), math.log2(one.high), group)
+        (
+            math.log2(time),
+            math.log2(one.low or 0.5**60),
+            math.log2(one.high or 2.0**60),
+            group,
+            one.is_between,
+        )
         for time, one, group in zip(steps, needed, groups, strict=True)
-        if one.low is not None and one.high is not None and math.isfinite(time)
+        if one != Needed(None, None) and math.isfinite(time)
     ]
     whole = [one for one in whole if len({other[0] for other in whole if other[3] == one[3]}) > 1]
-    times = {one[0] for one in whole}
-    if len(times) < 3 or max(times) - min(times) < _LEAST_OCTAVES:
+    times, num_closed = {one[0] for one in whole}, sum(one[4] for one in whole)
+    if len(times) < 3 or num_closed < 2 or max(times) - min(times) < _LEAST_OCTAVES:
         return Line(math.nan, (math.nan, math.nan), math.nan, len(whole))
+    labels = list(dict.fromkeys(one[3] for one in whole))
     x, low, high = np.array([one[:3] for one in whole]).T
-    labels = list({one[3] for one in whole})
     is_in = np.array([[one[3] == label for label in labels] for one in whole], float)  # [points, groups]
-    rng = np.random.default_rng(seed)
-    index = rng.integers(len(x), size=(samples, len(x)))
-    centred = _centred(x[index], is_in[index])
-    varies = (centred**2).sum(axis=1) > 1e-9
-    drawn = rng.uniform(low[index], high[index])
-    slopes = (centred * drawn)[varies].sum(axis=1) / (centred[varies] ** 2).sum(axis=1)
-    middle, own = (low + high) / 2, _centred(x[None], is_in[None])[0]
-    slope = float((own * middle).sum() / (own**2).sum())
-    below, above = np.percentile(slopes, [2.5, 97.5])
-    return Line(slope, (float(below), float(above)), float(np.mean(middle - slope * x)), len(whole))
+
+    def profile(slope: float) -> tuple[float, np.ndarray]:
+        return _likeliest(low - slope * x, high - slope * x, is_in)
+
+    found = optimize.minimize_scalar(lambda slope: -profile(slope)[0], bounds=_SLOPES, method="bounded")
+    best, intercepts = profile(found.x)
+    freedom = max(1, len(x) - len(labels) - 1)
+    drop = float(stats.f.ppf(0.95, 1, freedom)) / 2
+
+    def end(bound: float) -> float:
+        """Where the likelihood has dropped by so much, on the way to a bound: beyond, there is no end."""
+
+        def above(slope: float) -> float:
+            return profile(slope)[0] - best + drop
+
+        if above(bound) > 0:
+            return math.copysign(math.inf, bound)
+        return float(optimize.brentq(above, found.x, bound, xtol=1e-3))  # pyright: ignore[reportArgumentType]
+
+    ends = (end(_SLOPES[0]), end(_SLOPES[1]))
+    return Line(float(found.x), ends, float(intercepts.mean()), len(whole))
 
 
-def _centred(values: np.ndarray, is_in: np.ndarray) -> np.ndarray:
-    """Values [S, points] less the mean of their groups, which `is_in` [S, points, groups] tells."""
-    sums, counts = np.einsum("sp,spg->sg", values, is_in), is_in.sum(axis=1)
-    return values - np.einsum("spg,sg->sp", is_in, sums / np.maximum(counts, 1))
+def _likeliest(low: np.ndarray, high: np.ndarray, is_in: np.ndarray) -> tuple[float, np.ndarray]:
+    """The greatest log likelihood of levels [groups], given the brackets less the slope's share, and the levels."""
+
+    def loss(levels_and_spread: np.ndarray) -> float:
+        spread = _LEAST_SPREAD + math.exp(levels_and_spread[-1])
+        level = is_in @ levels_and_spread[:-1]
+        return -float(np.sum(_log_between((low - level) / spread, (high - level) / spread)))
+
+    inside = np.where(np.isinf(low), high - 0.5, np.where(np.isinf(high), low + 0.5, (low + high) / 2))
+    start = np.append(is_in.T @ inside / is_in.sum(axis=0), -1.0)
+    bounds = [(None, None)] * is_in.shape[1] + [(-6.0, 3.0)]
+    found = optimize.minimize(loss, start, method="L-BFGS-B", bounds=bounds)
+    return -float(found.fun), found.x[:-1]
+
+
+def _log_between(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """The log probability that a standard normal variable lies between, in whichever tail that is."""
+    below, above = np.where(below > 0, -above, below), np.where(below > 0, -below, above)
+    upper, lower = special.log_ndtr(above), special.log_ndtr(below)
+    return upper + np.log1p(-np.exp(np.minimum(lower - upper, -1e-12)))

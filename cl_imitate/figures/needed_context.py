@@ -72,8 +72,6 @@ def needed(
             if math.isfinite(within.slope)
             else "."
         )
-    if any(one.needed.high is None for one in found):
-        fitted += " Those that are open above are in no line, which is too flat where they are the slow ones."
     beyond = "" if far_steps is None else " Dashed: extrapolated far beyond what was measured."
     return draw_figure(
         "needed_context",
