@@ -68,7 +68,7 @@ def test_missing_time_constants_are_left_out_and_too_few_points_give_no_line():
 @pytest.mark.slow
 def test_intervals_hold_the_truth_in_95_percent_of_draws():
     rng = np.random.default_rng(0)
-    num, missed = 60, 0
+    num, missed = 40, 0
     for _ in range(num):
         steps = 2.0 ** rng.uniform(6.5, 8.7, 8)
         least = 1.2 * np.log2(steps) - 3 + rng.normal(0.0, 0.4, 8)
