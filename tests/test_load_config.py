@@ -110,9 +110,14 @@ def test_the_rung_of_a_new_meaning_depends_on_what_the_imitator_was_trained_on(t
 
 
 def test_a_stall_that_ends_with_the_recording_and_a_ring_that_does_not_grow_in_any_life_are_allowed():
-    load_config.load(CONFIGS / "smoke.toml", ("controls.run=['stalled']", "imitator.context_steps=64"))
+    stalled = load_config.load(
+        CONFIGS / "smoke.toml", ("controls.run=['stalled']", "imitator.context_steps=64")
+    )
+    assert stalled.controls.run == ("stalled",)
     slow = ("environment.grow_every_steps=600", "environment.initial_positions=1")
-    load_config.load(CONFIGS / "smoke.toml", ("controls.run=['pace']", *slow))
+    assert load_config.load(CONFIGS / "smoke.toml", ("controls.run=['pace']", *slow)).controls.run == (
+        "pace",
+    )
 
 
 def test_files_that_are_missing_or_not_toml_are_named(tmp_path):

@@ -84,10 +84,9 @@ def _line_sentences(points: Sequence[Point]) -> list[str]:
     found = horizon.breaks(points)
     across, within = horizon.line(found), horizon.line(found, same_task=True)
     if not math.isfinite(across.slope):
-        whole = len({one.tau_steps for one in found if one.needed.is_between})
         return [
-            "A line of the needed context on the learner's time constant takes breaks of three learners of different "
-            f"slowness, all else being equal; breaks of {whole} were found."
+            "There is no line of the needed context on the learner's time constant: it takes three learners, all else "
+            "equal, the slowest 1.4 times as slow as the fastest, of whom two break among the contexts tried."
         ]
     said = [
         f"Over all breaks the needed context grows as the learner's time constant to the power {slope_told(across)}."

@@ -64,7 +64,7 @@ def needed(
             axes[1].set_title("the same, extrapolated (dashed)")
         canvas_lib.draw_legend(canvas, axes, columns=4)
 
-    fitted = "Breaks of three learners of different slowness, all else being equal, were not found: no line is drawn."
+    fitted = "There are too few breaks of learners of different slowness for a line."
     if math.isfinite(across.slope):
         fitted = f"Slope over all {slope_told(across)}"
         fitted += (
