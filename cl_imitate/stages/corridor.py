@@ -20,6 +20,8 @@ def gate_stage(run: Run) -> None:
         done = gate.folder.manifest["stages"]
         facts["fingerprint"] = gate.folder.fingerprint
         facts["frozen"] = done["evaluate"]["frozen"]
+        if (name := gate.folder.manifest.get("copied_from")) is not None:
+            facts["copied_from"] = name  # a point of the same sweep, whose seconds and updates these are
         # Those of all attempts at its stages, where this stage itself only knows of what it saw the end of.
         for name in ("seconds", "compile_seconds"):
             facts[name] = round(sum(one[name] for one in done.values()), 2)

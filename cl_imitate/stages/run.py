@@ -99,6 +99,11 @@ def gate_run(run: Run) -> Run:
     return open_stage_run(experiment, run.path / "gate", origin, run.schedule)
 
 
+def gate_fingerprint(run: Run) -> str:
+    """Of the gate's experiment: which gate it is."""
+    return load_config.fingerprint(gate_experiment(run.experiment, run.origin)[0])
+
+
 def check_for_a_job(experiment: config.Experiment, origin: pathlib.Path) -> None:
     """What several processes could not train, said before they simulate.
 

@@ -19,6 +19,7 @@ from cl_imitate.stages.corridor import STAGE_FUNCTIONS
 from cl_imitate.stages.run import Run, has_own_gate, open_stage_run
 from cl_imitate.stages.simulating import simulate_together
 from cl_imitate.stages.training import train_together
+from cl_imitate.sweeps import gates
 from cl_imitate.sweeps.folder import SweepDir
 
 _BEAT_SECONDS = 2.0
@@ -78,7 +79,10 @@ def _together(stage: str, runs: dict[str, Run], board: "_Board") -> None:
     if stage == "train":
         for name in [name for name in runs if name in board.alive]:
             if not has_own_gate(runs[name].experiment) and not runs[name].folder.is_done("gate"):
-                _alone("gate", name, runs[name], board)
+                with board.failing(name):
+                    gates.share(runs[name], board.sweep)
+                if name in board.alive:
+                    _alone("gate", name, runs[name], board)
     names = [name for name in runs if name in board.alive and not runs[name].folder.is_done(stage)]
     if not names:
         return

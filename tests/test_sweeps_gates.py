@@ -1,0 +1,120 @@
+"""A gate is run once for all points of a sweep that have the same one, and each point keeps it whole."""
+
+import json
+import shutil
+
+import pytest
+
+from cl_imitate.interruption import Notice
+from cl_imitate.stages.corridor import run_all
+from cl_imitate.stages.run import gate_run, open_stage_run
+from cl_imitate.sweeps import gates
+from cl_imitate.sweeps.axes import load_points
+from cl_imitate.sweeps.folder import open_sweep
+from cl_imitate.sweeps.sweep import Request, run_sweep
+from tests.test_resume import SMOKE, artifacts, differences
+from tests.test_sweeps import SMALLER
+
+AXES = """
+[gate]
+experiment = "own_gate.toml"
+[sweep]
+combine = "zip"
+[sweep.axes]
+seed = [0, 0, 3]
+"training.learning_rate" = [1e-3, 3e-3, 1e-3]
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "swept.toml"
+    (tmp_path / "own_gate.toml").write_text(f'base = "{SMOKE}"\nname = "own_gate"\n')
+    path.write_text(f'base = "{SMOKE}"\nname = "swept"\n{AXES}')
+    return path
+
+
+@pytest.fixture
+def points(config):
+    """A sweep, and the runs of its points, none begun; the first two differ in nothing that their gate knows."""
+    sweep = open_sweep(
+        config.parent / "sweep", load_points(config), name="swept", origin=config.parent, resume=False
+    )
+    runs = [
+        open_stage_run(sweep.experiment(name), sweep.run_path(name), sweep.origin) for name in sweep.names
+    ]
+    return sweep, runs
+
+
+def run_gate(run):
+    """As the corridor leaves a gate, with little in it."""
+    gate = gate_run(run)
+    for stage in ("simulate", "train", "evaluate"):
+        with gate.folder.stage(stage):
+            (gate.path / stage).write_text("measured")
+    with run.folder.stage("gate") as facts:
+        facts["fingerprint"] = gate.folder.fingerprint
+
+
+def test_a_gate_that_another_point_has_run_is_copied_whole_and_says_whose_it_is(points):
+    sweep, runs = points
+    run_gate(runs[0])
+    gates.share(runs[1], sweep)
+    copied = gate_run(runs[1])
+    assert all(copied.folder.is_done(stage) for stage in ("simulate", "train", "evaluate"))
+    assert (copied.path / "train").read_text() == "measured"
+    assert copied.folder.manifest["copied_from"] == sweep.names[0]
+    assert "copied_from" not in gate_run(runs[0]).folder.manifest
+
+
+def test_another_seed_has_a_gate_of_its_own_and_so_has_who_began_it(points):
+    sweep, runs = points
+    run_gate(runs[0])
+    gates.share(runs[2], sweep)
+    assert not (runs[2].path / "gate").exists()
+    begun = gate_run(runs[1])
+    gates.share(runs[1], sweep)
+    assert begun.folder.manifest["stages"] == {}
+
+
+def test_a_gate_under_way_is_not_copied(points):
+    sweep, runs = points
+    with gate_run(runs[0]).folder.stage("simulate"):
+        gates.share(runs[1], sweep)
+    assert not (runs[1].path / "gate").exists()
+
+
+def test_a_kill_in_the_middle_of_a_copy_leaves_none(points, monkeypatch):
+    sweep, runs = points
+    run_gate(runs[0])
+
+    def cut_off(source, there):
+        there.mkdir()
+        shutil.copy(source / "manifest.json", there)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            gates.share(runs[1], sweep)
+    assert not (runs[1].path / "gate").exists()
+    gates.share(runs[1], sweep)
+    assert gate_run(runs[1]).folder.is_done("evaluate")
+    assert {path.name for path in runs[1].path.iterdir()} == {"config.toml", "manifest.json", "gate"}
+
+
+@pytest.mark.slow
+def test_a_point_with_a_copied_gate_is_bit_for_bit_what_it_is_alone(config):
+    asked = Request(config=config, overrides=SMALLER, folder=config.parent / "sweep")
+    sweep = run_sweep(asked, Notice())
+    first, second, other = (
+        json.loads((sweep.run_path(name) / "manifest.json").read_text())["stages"]["gate"]
+        for name in sweep.names
+    )
+    assert second["copied_from"] == sweep.names[0]
+    assert "copied_from" not in first | other
+    assert second["fingerprint"] == first["fingerprint"] != other["fingerprint"]
+    name = sweep.names[1]
+    run = open_stage_run(sweep.experiment(name), config.parent / "alone", sweep.origin)
+    run_all(run)
+    assert differences(artifacts(sweep.run_path(name)), artifacts(run.path)) == []
