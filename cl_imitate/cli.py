@@ -1,5 +1,6 @@
 """The command line: parse, build the configuration, call one function per stage."""
 
+import dataclasses
 import os
 import pathlib
 import sys
@@ -17,6 +18,7 @@ from cl_imitate.commands import (
     Job,
     OneStage,
     Run,
+    Saving,
     Show,
     StageArguments,
     Sweep,
@@ -141,14 +143,24 @@ def _sweep(command: Sweep) -> None:
         launcher=command.launcher,
         launcher_options=load_config.options(command.launcher_set, origin="--launcher-set"),
         memory_gib=command.memory_gib,
-        save_every_seconds=command.save_every_seconds,
-        save_every_steps=command.save_every_steps,
+        schedule=_schedule(command),
     )
     with noticed() as notice:
         sweep = run_sweep(request, notice)
     live.show(sweep, watch=False)
     if sweep.without_result():
         sys.exit(1)
+
+
+def _schedule(command: Saving):
+    """When a command saves; whoever waits for a signal puts its notice in."""
+    from cl_imitate.keeper import Schedule
+
+    return Schedule(
+        every_seconds=command.save_every_seconds,
+        every_steps=command.save_every_steps,
+        keep_last=command.keep_saves,
+    )
 
 
 def _run_stages(command: Run | OneStage | Fork) -> None:
@@ -218,17 +230,11 @@ def _say_what_to_expect(experiment) -> None:
 def _open(command: StageArguments | Fork, notice: Notice):
     """The run that a command works on and, where one is named, the run that it was forked from."""
     from cl_imitate import load_config, processes
-    from cl_imitate.keeper import Schedule
     from cl_imitate.stages.run import check_for_a_job, check_runnable, open_stage_run
 
     experiment, origin, parent = _forked(command) if isinstance(command, Fork) else _configured(command)
     check_runnable(experiment, origin)
-    schedule = Schedule(
-        every_seconds=command.save_every_seconds,
-        every_steps=command.save_every_steps,
-        notice=notice,
-        keep_last=command.keep_saves,
-    )
+    schedule = dataclasses.replace(_schedule(command), notice=notice)
     folder = command.run_dir or pathlib.Path("runs", experiment.name)
     if experiment.fork is not None and parent is None and not (folder / "manifest.json").exists():
         from cl_imitate.stages.parent import unnamed

@@ -116,8 +116,8 @@ class Fork(Saving):
     """Start, or go on from where the fork in this folder was left."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Sweep:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep(Saving):
     """Every point of a config with a [sweep], those of equal shapes as one ensemble; then a table of all."""
 
     config: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
@@ -134,10 +134,6 @@ class Sweep:
     """An option of the launcher, e.g. --launcher-set gpus_per_node=1. May be repeated."""
     memory_gib: float | None = None
     """So much memory one job may use; points are split into waves that fit. Default: what is free here."""
-    save_every_seconds: float = 300.0
-    """How often a stage under way saves what --resume goes on from (0: only when told to stop)."""
-    save_every_steps: int = 0
-    """The same, counted in steps of what is under way (0: not counted)."""
 
 
 @dataclasses.dataclass(frozen=True)

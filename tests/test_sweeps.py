@@ -14,6 +14,7 @@ import pytest
 
 from cl_imitate import load_config
 from cl_imitate.interruption import InterruptedRunError, Notice
+from cl_imitate.keeper import Schedule
 from cl_imitate.stages.corridor import run_all
 from cl_imitate.stages.run import open_stage_run
 from cl_imitate.stages.simulating import simulate_stage, simulate_together
@@ -58,7 +59,7 @@ def request(folder: pathlib.Path, axes: str = AXES, *, overrides=(), **options) 
         config=write_config(folder, axes),
         overrides=(*SMALLER, *overrides),
         folder=folder / "sweep",
-        save_every_seconds=0.0,
+        schedule=Schedule(every_seconds=0.0),
         **options,
     )
 
@@ -264,10 +265,15 @@ def test_the_command_line_runs_a_sweep_shows_it_and_says_what_has_no_result(tmp_
     sets = [part for override in asked.overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "cl_imitate", "sweep", str(asked.config), *sets]
     command += ["--run-dir", str(asked.folder), "--memory-gib", "0.00001"]
+    none_kept = subprocess.run(
+        [*command, "--keep-saves", "0"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "at least 1 must be kept" in none_kept.stderr
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert "2 points, 2 to run, in 1 group" in done.stderr
     assert "2 points, 1 at once, 2 waves; estimated" in done.stderr
+    assert "note, of 2 of them: PROCESS" in done.stderr  # of one imitator seed
     shown = subprocess.run(
         [sys.executable, "-m", "cl_imitate", "show", str(asked.folder)],
         cwd=ROOT,

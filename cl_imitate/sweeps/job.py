@@ -32,8 +32,7 @@ class Job:
 
     sweep: pathlib.Path
     names: tuple[str, ...]
-    save_every_seconds: float = 300.0
-    save_every_steps: int = 0
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)  # its notice is that of the process
 
     def __str__(self) -> str:
         return f"{len(self.names)} point{'s' * (len(self.names) > 1)} ({self.names[0]} ...)"
@@ -50,9 +49,7 @@ def run_job(job: Job, notice: Notice | None = None) -> None:
             # Elsewhere than in the main thread no signal arrives.
             is_main = threading.current_thread() is threading.main_thread()
             notice = stack.enter_context(noticed()) if is_main else Notice()
-        schedule = Schedule(
-            every_seconds=job.save_every_seconds, every_steps=job.save_every_steps, notice=notice
-        )
+        schedule = dataclasses.replace(job.schedule, notice=notice)
         board = _Board(SweepDir(job.sweep.resolve()), job.names)
         stack.enter_context(board.beating())
         runs = {}

@@ -1,5 +1,6 @@
 """A sweep from its config to its table: plan, estimate, launch, collect."""
 
+import collections
 import dataclasses
 import pathlib
 import sys
@@ -9,7 +10,9 @@ from typing import Any
 import jax
 
 from cl_imitate import load_config
+from cl_imitate.evaluation import power
 from cl_imitate.interruption import Notice
+from cl_imitate.keeper import Schedule
 from cl_imitate.stages.run import check_runnable
 from cl_imitate.sweeps import memory, table
 from cl_imitate.sweeps.axes import groups, load_points, without_leaves
@@ -31,8 +34,7 @@ class Request:
     launcher: str = "local"
     launcher_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     memory_gib: float | None = None  # None: as much as there is here
-    save_every_seconds: float = 300.0
-    save_every_steps: int = 0
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)  # of saves
 
 
 def run_sweep(request: Request, notice: Notice) -> SweepDir:
@@ -82,6 +84,10 @@ def _jobs(sweep: SweepDir, request: Request) -> list[Job]:
         f"{'s' * (len(by_shape) != 1)} of equal programs",
         file=sys.stderr,
     )
+    for note, num in collections.Counter(
+        note for experiment in experiments.values() for note in power.notes(experiment)
+    ).items():
+        print(f"note, of {num} of them: {note}", file=sys.stderr)
     if request.memory_gib is None:
         limit, source = memory.limit()
     else:
@@ -95,13 +101,7 @@ def _jobs(sweep: SweepDir, request: Request) -> list[Job]:
             f"group {index}: {_told(estimated, len(names), num, limit, source)}", file=sys.stderr, flush=True
         )
         jobs += [
-            Job(
-                sweep=sweep.path.resolve(),
-                names=tuple(wave),
-                save_every_seconds=request.save_every_seconds,
-                save_every_steps=request.save_every_steps,
-            )
-            for wave in waves
+            Job(sweep=sweep.path.resolve(), names=tuple(wave), schedule=request.schedule) for wave in waves
         ]
     return jobs
 
