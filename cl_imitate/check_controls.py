@@ -96,17 +96,42 @@ def control_problem(experiment: config.Experiment) -> str | None:
             'controls.run holds "novelty", which reads all training histories again, and training.feed = "stream" '
             'keeps none. Leave it out, or set training.feed = "store"'
         )
+    if (also := experiment.controls.posterior.also) is not None and (problem := _place_problem(also)):
+        return problem
     if "pace" in run and (problem := _pace_problem(experiment)):
         return problem
     return _stalled_problem(experiment) if "stalled" in run else None
 
 
+def _place_problem(also: config.PosteriorPlace) -> str | None:
+    name, episode = "controls.posterior.also", getattr(also.environment, "episode_steps", None) or 1
+    if also.later_fork_step > also.fork_step:
+        return (
+            f"{name}.later_fork_step = {also.later_fork_step} is after its fork_step = {also.fork_step}, until which "
+            "learners are recorded there. Ask LATER earlier, or record longer"
+        )
+    for key in ("fork_step", "later_fork_step"):
+        if (step := getattr(also, key)) % episode:
+            return f"{name}.{key} = {step} is not a multiple of its environment's episode_steps = {episode}"
+    for key in ("fork_step", "now_steps", "later_steps"):
+        if (steps := getattr(also, key)) % also.block_steps:
+            return f"{name}.{key} = {steps} is not a multiple of its block_steps = {also.block_steps}"
+    if also.block_steps < episode:
+        return (
+            f"{name}.block_steps = {also.block_steps} is shorter than an episode there ({episode} steps): no return "
+            "could be measured"
+        )
+    if also.now_steps > also.later_steps:
+        return f"{name}.now_steps = {also.now_steps} is above its later_steps = {also.later_steps}"
+    return None
+
+
 def _pace_problem(experiment: config.Experiment) -> str | None:
     lock, recorded = experiment.environment, experiment.recorded_steps
-    longest = max(experiment.evaluation.now_steps, 4 * (getattr(lock, "episode_steps", None) or 1))
+    longest = max(experiment.evaluation.now_steps, 2 * (getattr(lock, "episode_steps", None) or 1))
     if longest > recorded:
         return (
-            f"controls.run holds pace, which measures returns over {longest} steps (evaluation.now_steps, or four "
+            f"controls.run holds pace, which measures returns over {longest} steps (evaluation.now_steps, or two "
             f"episodes), and learners are recorded for {recorded}. Record more, or leave it out"
         )
     oldest = experiment.controls.pace_lives * recorded

@@ -338,10 +338,12 @@ class PosteriorPlace:
 
     environment: Environment
     learner: Learner
-    fork_step: Positive  # learners are recorded for so long
+    fork_step: Positive  # learners are recorded for so long; PROCESS and NOW are asked there
+    later_fork_step: Natural = 0  # and LATER here; 0 = fork_step
     now_steps: Positive
     later_steps: Positive
     block_steps: Positive
+    num_learners: Natural = 0  # held-out learners that are followed there; 0 = those of the run's own place
 
 
 @_config
@@ -350,6 +352,9 @@ class Posterior:
     them: every list of rates holds the learner's own besides what stands here."""
 
     num_learners: Positive = 16  # held-out learners that are followed, at most all
+    num_learners_without_truth: Positive = (
+        16  # and by a posterior that lacks the truth, at most so many of these
+    )
     num_recorded: Positive = (
         16  # recorded learners that tell it, as training tells an imitator, whom it will meet
     )
@@ -396,7 +401,7 @@ class Controls:
         0  # where the learner stops updating, a stage or fork; 0 = evaluation.later_fork_step
     )
     pace_factors: tuple[PositiveFloat, ...] = (0.25, 1.0, 4.0)  # of learner.learning_rate
-    pace_share: Rate = 0.5  # prompted where this share of the unchanged learner's gain is reached
+    pace_share: Rate = 0.2  # prompted where this share of the unchanged learner's gain is reached
     pace_lives: Positive = 4  # learners live so many times the recorded span, or until then
     pace_steps: Natural = 0  # gains are compared over so many steps after; 0 = the context
     posterior: Posterior = dataclasses.field(default_factory=Posterior)

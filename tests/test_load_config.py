@@ -210,6 +210,24 @@ def test_a_control_that_could_not_be_made_is_refused_before_anything_runs(overri
         load_config.load(CONFIGS / "smoke.toml", overrides)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("later_fork_step=840", "later_fork_step = 840 is after its fork_step = 800"),
+        (
+            "later_fork_step=165",
+            "later_fork_step = 165 is not a multiple of its environment's episode_steps = 20",
+        ),
+        ("later_steps=90", "later_steps = 90 is not a multiple of its block_steps = 40"),
+        ("block_steps=10", "block_steps = 10 is shorter than an episode there (20 steps)"),
+        ("now_steps=440", "now_steps = 440 is above its later_steps = 400"),
+    ],
+)
+def test_a_place_of_the_learner_posterior_that_cannot_be_is_refused(override, message):
+    with pytest.raises(ValueError, match=re.escape(f"controls.posterior.also.{message}")):
+        load_config.load(CONFIGS / "controls.toml", (f"controls.posterior.also.{override}",))
+
+
 def test_the_configs_that_the_readme_shows_load(tmp_path):
     readme = (CONFIGS.parent / "README.md").read_text()
     shown = [textwrap.dedent(text) for text in re.findall(r"(?ms)^ *```toml\n(.*?)^ *```", readme)]

@@ -10,7 +10,11 @@ from cl_imitate.types import History
 from tests import hand_made, studies, synthetic
 
 ONE = studies.experiment(
-    "simulation.num_held_out=48", "controls.pace_lives=3", "controls.pace_steps=32", "training.num_seeds=1"
+    "simulation.num_held_out=48",
+    "controls.pace_lives=3",
+    "controls.pace_steps=32",
+    "training.num_seeds=1",
+    "controls.pace_share=0.5",
 )
 
 
@@ -64,8 +68,10 @@ def test_a_prompt_ends_with_the_first_episode_at_which_the_last_ones_have_come_t
 def test_the_level_is_a_share_of_the_way_of_unchanged_learners():
     study = studies.study(ONE)
     returns = np.asarray(study.history("held_out").reward, float).reshape(48, -1, 8).sum(axis=-1)
-    expected = 0.5 * (returns[:, :4].mean() + returns[:, -4:].mean())
-    assert pace.level_at_prompt(ONE, study.history("held_out")) == pytest.approx(expected, rel=1e-5)
+    expected = returns[:, :4].mean(), returns[:, -4:].mean()
+    assert pace.way(ONE, study.history("held_out")) == pytest.approx(expected, rel=1e-5)
+    level = pace.CONTROL.measure(study)["level"]
+    assert level == pytest.approx(0.5 * sum(expected), rel=1e-5)
 
 
 def arrays(imitator: list[float], learner: list[float], noise: float = 0.3) -> dict:
@@ -73,6 +79,7 @@ def arrays(imitator: list[float], learner: list[float], noise: float = 0.3) -> d
     return {
         "task": np.arange(40),
         "level": np.array(5.0),
+        "way": np.array(10.0),
         "ends": np.full((3, 40), 64),
         "learner": np.array(learner)[:, None, None] + noise * rng.standard_normal((3, 1, 40)),
         "imitator": np.array(imitator)[:, None, None] + noise * rng.standard_normal((3, 3, 40)),
@@ -84,7 +91,10 @@ def arrays(imitator: list[float], learner: list[float], noise: float = 0.3) -> d
     [
         ([5.5, 7.0, 9.0], [5.5, 7.0, 9.0], 1.0, "its pace follows the learner's"),
         ([8.0, 8.0, 8.0], [5.5, 7.0, 9.0], 0.0, "at a pace of its own"),
+        ([6.2, 7.0, 8.0], [5.5, 7.0, 9.0], 0.51, "its pace may follow"),
+        ([6.55, 7.0, 7.6], [5.5, 7.0, 9.0], 0.3, "less than 0.5 of it"),
         ([5.0, 7.0, 9.0], [7.0, 7.0, 7.0], None, "nothing to follow"),
+        ([5.0, 7.0, 9.0], [6.6, 7.0, 7.4], None, "nothing to follow"),  # surely, and by too little
     ],
 )
 def test_the_slope_says_whether_it_follows(imitator, learner, slope, meaning):

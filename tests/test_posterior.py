@@ -86,6 +86,26 @@ def test_a_posterior_that_misses_anything_fails(options):
     assert "cannot be believed" in found["meaning"]
 
 
+@pytest.mark.parametrize(("num_open", "passed"), [(2, True), (3, False)])
+def test_few_learners_whose_stream_cannot_tell_the_truth_do_not_fail_it(num_open, passed):
+    arrays = condition("with_truth")
+    weights = arrays[next(key for key in arrays if key.endswith("|weights"))]
+    weights[:num_open, :, :2] = 0.5
+    found = posterior_answer.with_truth(EXPERIMENT, arrays)
+    assert found["passed"] is passed
+    (place,) = found["places"].values()
+    assert place["share_found"] == pytest.approx(1 - num_open / NUM)
+    assert f"found it in {NUM - num_open} of {NUM}" in found["meaning"]
+
+
+def test_to_which_questions_a_yes_was_seen_is_said():
+    found = posterior_answer.with_truth(EXPERIMENT, condition("with_truth"))
+    assert "can see a yes to NOW, PROCESS, LATER." in found["meaning"]
+    settled = condition("with_truth", later=synthetic.later(10.0, start=9.9))
+    found = posterior_answer.with_truth(EXPERIMENT, settled)
+    assert "can see a yes to NOW, PROCESS. To LATER this is not shown." in found["meaning"]
+
+
 def test_a_protocol_that_is_void_for_the_learner_s_own_sake_does_not_count():
     settled = synthetic.later(10.0, start=9.9)
     found = posterior_answer.with_truth(EXPERIMENT, condition("with_truth", later=settled))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cl_imitate import keys, train
+from cl_imitate.evaluation.controls import altered as altering
 from cl_imitate.evaluation.controls import gains, retrained
 from tests import studies, synthetic
 
@@ -113,6 +114,53 @@ def test_what_an_altered_history_costs_is_found_and_said(real, altered, differen
     for one in found["protocols"]:
         expected = (real - altered) / (5 if one["protocol"] == "later" else 9)
         assert one["difference"]["estimate"] == pytest.approx(expected, abs=0.1)
+
+
+def slower(cell):
+    """It ends as high, and makes the first half of the span's steps at its start."""
+    returns = cell.returns["imitator"].copy()
+    half = returns.shape[-1] // 2
+    returns[..., :half] = returns[..., :1]
+    return dataclasses.replace(cell, returns={**cell.returns, "imitator": returns})
+
+
+def test_who_ends_as_high_and_comes_there_later_is_told_from_who_does_as_well():
+    made = gains.kept(arrays(10.0, 10.0))
+    cells = [
+        slower(cell) if cell.protocol == "process" and cell.name.startswith("altered") else cell
+        for cell in made
+    ]
+    as_good, found = (
+        retrained.answer(synthetic.experiment(), gains.keep(one), WORDS) for one in (made, cells)
+    )
+    assert found["estimate"] == pytest.approx(as_good["estimate"], abs=0.03)
+    assert as_good["whole_span_difference"] == pytest.approx(0.0, abs=0.03)
+    assert found["whole_span_difference_ci95"][0] > 0.1
+    assert "comes there later" in found["meaning"]
+    steps = found["steps_to_half_of_the_learner_s_gain"]
+    assert steps["altered"] > 1.5 * steps["real"]
+    assert steps["real"] == pytest.approx(steps["learner"], rel=0.2)
+
+
+def test_who_falls_as_short_as_its_data_do_is_not_said_to_lack_anything_else():
+    data = {
+        "data real": np.full((1, 40), 10.0),
+        "data altered": np.full((1, 40), 5.5),
+        "data task": np.arange(40),
+    }
+    found = retrained.answer(synthetic.experiment(), arrays(10.0, 5.5) | data, WORDS)
+    assert found["data"]["estimate"] == pytest.approx(0.5, abs=0.06)
+    assert "nothing is said of anything else" in found["meaning"]
+
+
+def test_shuffled_histories_end_as_high_as_a_life_is_on_average():
+    study = studies.study(FEW)
+    real = retrained.recorded_histories(study)
+    found = retrained.data_levels(study, altering.shuffle_episodes(real, "random", 0), real)
+    rewards = np.asarray(real.reward, float)
+    whole = rewards.reshape(len(rewards), -1, 8).sum(axis=-1)  # by episode
+    assert found["data real"].mean() > found["data altered"].mean() > whole[:, :3].mean()
+    np.testing.assert_allclose(found["data real"][0], whole[:, -2:].mean(axis=1))
 
 
 def test_where_the_learner_has_nothing_left_to_learn_no_share_is_taken():

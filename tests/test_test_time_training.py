@@ -155,11 +155,15 @@ def test_its_worth_is_the_difference_to_the_frozen_one():
     found = unfrozen.CONTROL.answer(synthetic.experiment(), arrays(10.0, 6.0))
     assert found["estimate"] == pytest.approx(0.8, abs=0.08)
     assert found["own_stream"]["estimate"] == pytest.approx(0.0, abs=0.08)
-    assert "that is learning on" in found["meaning"]
-    assert (
-        "no sure difference" in unfrozen.CONTROL.answer(synthetic.experiment(), arrays(6.0, 6.0))["meaning"]
-    )
-    assert "do harm" in unfrozen.CONTROL.answer(synthetic.experiment(), arrays(3.0, 6.0))["meaning"]
+    assert "being shown more helps" in found["meaning"]
+
+    def said(on_learner, own):
+        return unfrozen.CONTROL.answer(synthetic.experiment(), arrays(on_learner, own))["meaning"]
+
+    assert "goes on to live, it improves by not surely more or less" in said(6.0, 10.0)
+    assert "that is learning on by itself" in said(6.0, 10.0)
+    assert "do harm" in said(3.0, 3.0)
+    assert "makes nobody better" in said(3.0, 3.0)
 
 
 def test_a_horizon_of_a_single_block_leaves_no_time_to_train():

@@ -67,7 +67,13 @@ class BlockReturns:
 
 
 def best_level(reward: ArrayLike, done: ArrayLike, *, end_step: int, num_steps: int) -> float:
-    """The best learner's mean return over the episodes that ended in the `num_steps` before `end_step`.
+    """The best learner's level, as `levels` has them. NaN where no episode ended."""
+    found = levels(reward, done, end_step=end_step, num_steps=num_steps)
+    return float(np.nanmax(found)) if np.isfinite(found).any() else float("nan")
+
+
+def levels(reward: ArrayLike, done: ArrayLike, *, end_step: int, num_steps: int) -> np.ndarray:
+    """Each learner's mean return over the episodes that ended in the `num_steps` before `end_step`, [N].
 
     `reward` and `done` are histories [N, T]. NaN where no episode ended.
     """
@@ -80,5 +86,4 @@ def best_level(reward: ArrayLike, done: ArrayLike, *, end_step: int, num_steps: 
         begin = ends[-1] + 1 if ends.size else 0
         blocks.begin(i, np.asarray(reward)[i, begin:first].sum())
     blocks.add(np.asarray(reward)[:, first:end_step], np.asarray(done)[:, first:end_step])
-    level = blocks.mean
-    return float(np.nanmax(level)) if np.isfinite(level).any() else float("nan")
+    return blocks.mean[:, 0]

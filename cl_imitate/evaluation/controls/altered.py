@@ -1,9 +1,11 @@
 """Two controls in which histories lose something: the order of their episodes, or their rewards.
 
 An imitator of shuffled histories can still learn what there is to know of a task from a context, but has never seen
-that later episodes are better. (In PROCESS, both kinds read their own stream, which is in order.) An imitator with
-masked rewards is trained, prompted and let act without ever reading one; where what it observes shows the reward, as on
-a ring that moves on when the action was right, little is hidden by this.
+that later episodes are better. Nor that they end high: at every age such histories return what a life returns on
+average. So what an imitator of them lacks is counted beside what they reach themselves. (In PROCESS, both kinds read
+their own stream, which is in order.) An imitator with masked rewards is trained, prompted and let act without ever
+reading one; where what it observes shows the reward, as on a ring that moves on when the action was right, little is
+hidden by this.
 """
 
 import functools
@@ -55,11 +57,10 @@ def without_rewards(imitator: Imitator) -> Imitator:
 
 def _measure_shuffled(study: Study) -> Arrays:
     experiment = study.experiment
-    histories = shuffle_episodes(
-        retrained.recorded_histories(study), experiment.controls.episode_order, experiment.seed
-    )
+    real = retrained.recorded_histories(study)
+    histories = shuffle_episodes(real, experiment.controls.episode_order, experiment.seed)
     altered = retrained.retrain(study, "shuffled", histories, forks=_forks(experiment))
-    return retrained.beside_real(study, "shuffled", altered)
+    return retrained.beside_real(study, "shuffled", altered) | retrained.data_levels(study, histories, real)
 
 
 def _measure_reward_masked(study: Study) -> Arrays:

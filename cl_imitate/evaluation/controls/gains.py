@@ -37,6 +37,19 @@ def process_gains(cell: Cell, experiment: Experiment) -> tuple[np.ndarray, np.nd
     return imitator - start, learner - start
 
 
+def course_gains(cell: Cell, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
+    """PROCESS on the way: as `process_gains`, of the mean level over the whole span instead of that in its end."""
+    start = metrics.start_level(cell, "learner_held", experiment.evaluation.now_steps)
+    imitator, learner = (metrics.whole_level(cell, arm) for arm in ("imitator", "learner"))
+    return imitator - start, learner - start
+
+
+def steps_to_half(cell: Cell, arm: str, experiment: Experiment) -> float:
+    """PROCESS: steps until an arm has made half of what the learner gains over the span; NaN if it never does."""
+    start = metrics.start_level(cell, "learner_held", experiment.evaluation.now_steps)
+    return metrics.time_constant(cell, arm, start, metrics.end_level(cell, "learner", experiment.rules))
+
+
 def later_gains(cell: Cell, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """LATER: the imitator's gain after its own NOW, and the learner's after the fork, [S or 1, n]."""
     now_steps = experiment.evaluation.now_steps

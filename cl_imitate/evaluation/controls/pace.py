@@ -39,20 +39,22 @@ def horizon_steps(experiment: config.Experiment) -> int:
 
 
 def window_steps(experiment: config.Experiment) -> int:
-    """Over how many last steps a return is averaged: four episodes or more."""
+    """Over how many last steps a return is averaged: two episodes or more.
+
+    Over more of them, single learners that have come further already are still held to be at the level.
+    """
     episode = getattr(experiment.environment, "episode_steps", 1)
-    return max(experiment.evaluation.now_steps, 4 * episode)
+    return max(experiment.evaluation.now_steps, 2 * episode)
 
 
-def level_at_prompt(experiment: config.Experiment, history: History) -> float:
-    """The return at which prompts end, from the unchanged learners' histories [n, T] over the recorded span."""
+def way(experiment: config.Experiment, history: History) -> tuple[float, float]:
+    """The returns between which unchanged learners improve, from their histories [n, T] over the recorded span."""
     span, steps = experiment.recorded_steps, window_steps(experiment)
     blocks = BlockReturns(history.action.shape[:1], span, steps)
     blocks.add(
         np.asarray(history.reward)[:, :span], np.asarray(history.terminated | history.truncated)[:, :span]
     )
-    first, last = np.nanmean(blocks.mean[:, 0]), np.nanmean(blocks.mean[:, -1])
-    return float(first + experiment.controls.pace_share * (last - first))
+    return float(np.nanmean(blocks.mean[:, 0])), float(np.nanmean(blocks.mean[:, -1]))
 
 
 def prompt_ends(history: History, level: float, *, window: int, horizon: int) -> np.ndarray:
@@ -146,7 +148,8 @@ def _imitated(
 def _measure(study: Study) -> Arrays:
     experiment, unchanged = study.experiment, study.population("held_out")
     horizon, window = horizon_steps(experiment), window_steps(experiment)
-    level = level_at_prompt(experiment, study.history("held_out"))
+    first, last = way(experiment, study.history("held_out"))
+    level = first + experiment.controls.pace_share * (last - first)
     learner, imitator, at = [], [], []
     for factor in experiment.controls.pace_factors:
         population = at_rate(unchanged, factor)
@@ -158,6 +161,7 @@ def _measure(study: Study) -> Arrays:
     return {
         "task": unchanged.task,
         "level": np.array(level),
+        "way": np.array(last - first),
         "ends": np.stack(at),
         "learner": np.stack(learner)[:, None],  # [G, 1, n]
         "imitator": np.stack(imitator),  # [G, S, n]
@@ -174,6 +178,11 @@ def slope(*arms: np.ndarray) -> np.ndarray:
 
 def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
     rules, factors = experiment.rules, experiment.controls.pace_factors
+    if "way" not in arrays:
+        raise ValueError(
+            "pace was measured by an earlier revision, which did not keep how far learners come. Make it again: "
+            "`cl-imitate control --again --run-dir RUN`"
+        )
     common = {"task": arrays["task"], "experiment": experiment}
     found = gains.estimate(slope, *arrays["imitator"], *arrays["learner"], label="pace", **common)
     slowest, fastest = int(np.argmin(factors)), int(np.argmax(factors))
@@ -184,7 +193,7 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
         label="pace of learners",
         **common,
     )
-    differ = gains.is_above(spread, 0.0, rules)
+    differ = gains.is_above(spread, rules.departure_margin * float(arrays["way"]), rules)
     none = {"estimate": np.nan, "ci95": (np.nan, np.nan)}
     by_factor = [
         {
@@ -206,8 +215,8 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
         "learning rates, at equal return",
         "meaning": _meaning(found, rules)
         if differ
-        else "Learners of these rates do not surely improve at different paces after the prompt: there is nothing to "
-        "follow.",
+        else "Learners of these rates do not surely differ, in how they improve after the prompt, by over "
+        f"{rules.departure_margin:g} of all that they improve: there is nothing to follow.",
         "level": float(arrays["level"]),
         "learners_differ_by": entries.figure(spread, rules),
         "num_learners": found.num_learners,
@@ -219,6 +228,8 @@ def _meaning(found: statistics.Estimate, rules: config.Rules) -> str:
     if gains.is_above(found, rules.learns_yes, rules):
         return "At equal return, it improves faster after a faster learner's prompt: its pace follows the learner's."
     if gains.is_below(found, rules.learns_yes, rules):
+        if gains.is_above(found, 0.0, rules):
+            return f"At equal return, it follows the learner's pace, by less than {rules.learns_yes:g} of it."
         return "At equal return, it improves at a pace of its own, whatever the learner's was."
     return "Undecided: its pace may follow the learner's or not."
 

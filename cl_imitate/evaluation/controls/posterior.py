@@ -29,7 +29,7 @@ from cl_imitate.evaluation.controls.posterior_learners import (
     num_learners,
     padded,
 )
-from cl_imitate.evaluation.controls.posterior_places import Place, hypotheses, places
+from cl_imitate.evaluation.controls.posterior_places import Place, hypotheses, places, without_truth
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
 from cl_imitate.evaluation.posterior_walk import Ensemble
 from cl_imitate.evaluation.results import Cell
@@ -60,9 +60,17 @@ def _named(name: str, arrays: Arrays) -> Arrays:
     return {f"{name}|{key}": values for key, values in arrays.items()}
 
 
-def _measure(study: Study, *, conditions: Callable[[Company], Arrays]) -> Arrays:
+Conditions = Callable[[Company], Arrays]
+
+
+def _places(experiment: Experiment, conditions: Conditions) -> tuple[Place, ...]:
+    found = places(experiment)
+    return found if conditions is _with_truth else tuple(without_truth(place) for place in found)
+
+
+def _measure(study: Study, *, conditions: Conditions) -> Arrays:
     found: Arrays = {}
-    for place in places(study.experiment):
+    for place in _places(study.experiment, conditions):
         part = part_name("learner posterior", conditions.__name__, place.name)
         done = study.keeper.finished(part) if study.keeper is not None else None
         if done is not None:
@@ -76,11 +84,11 @@ def _measure(study: Study, *, conditions: Callable[[Company], Arrays]) -> Arrays
     return found
 
 
-def _work(experiment: Experiment, *, conditions: Callable[[Company], Arrays]) -> int:
-    return sum(_work_at(place, conditions) for place in places(experiment))
+def _work(experiment: Experiment, *, conditions: Conditions) -> int:
+    return sum(_work_at(place, conditions) for place in _places(experiment, conditions))
 
 
-def _work_at(place: Place, conditions: Callable[[Company], Arrays]) -> int:
+def _work_at(place: Place, conditions: Conditions) -> int:
     experiment = place.experiment
     held_out, recorded = (
         padded(num_learners(name, experiment), experiment) for name in ("held_out", "recorded")

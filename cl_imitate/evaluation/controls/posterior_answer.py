@@ -18,6 +18,9 @@ from cl_imitate.statistics import Estimate
 
 FOUND = 0.99
 """The posterior on the truth from which it counts as found."""
+SHARE_FOUND = 0.9
+"""Of the learners, in so many the truth must be found. It cannot be in a learner whose stream does not tell it from
+another hypothesis: where both would have acted unlike only in steps in which the learner explored."""
 
 _ASKED = ("now", "process", "later")
 
@@ -76,12 +79,14 @@ def _with_truth_at(place: Place, measured: Arrays) -> dict[str, Any]:
     greedy_steps = (one["greedy_steps"] * after).sum()
     first = np.where((course > FOUND).any(axis=1), np.argmax(course > FOUND, axis=1) + 1.0, math.inf)
     answered = [entry["answer"] for entry in asked.values() if entry["counts"]]
-    passed = on_truth.value > FOUND and bool(answered) and set(answered) == {"yes"}
+    share_found = float((course[:, -1] > FOUND).mean())
+    passed = share_found >= SHARE_FOUND and bool(answered) and set(answered) == {"yes"}
     return {
         "passed": passed,
         "posterior_on_truth": on_truth.value,
         "posterior_on_truth_ci95": on_truth.interval(place.experiment.rules.confidence),
         "lowest_posterior_on_truth": course[:, -1].min(),
+        "share_found": share_found,
         "found_after_steps": np.median(first)
         * place.chunk_steps,  # half of the learners; to the end of a chunk
         "distance_once_found": (one["distance"] * after).sum() / greedy_steps if greedy_steps else math.nan,
@@ -171,15 +176,28 @@ def _meaning_with_truth(found: Mapping[str, Mapping[str, Any]]) -> str:
     said = []
     for name, one in found.items():
         words = [f"{asked.upper()} {entry['answer']}" for asked, entry in one["protocols"].items()]
+        num = one["num_learners"]
         said.append(
             f"On {name}, given the hidden causes, {one['num_hypotheses']} learners run inside put "
-            f"{one['posterior_on_truth']:.3f} on the true one; {', '.join(words)}."
+            f"{one['posterior_on_truth']:.3f} on the true one, and found it in {round(one['share_found'] * num)} of "
+            f"{num}; {', '.join(words)}."
         )
     if all(one["passed"] for one in found.values()):
-        return f"{' '.join(said)} The instrument can see a yes."
+        return f"{' '.join(said)} {_seen(found)}"
     return (
         f"{' '.join(said)} That is no yes throughout: what this run says of the imitator cannot be believed."
     )
+
+
+def _seen(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """To which questions a yes was seen, and to which it was not because the learners leave them void."""
+    yes = {
+        name for one in found.values() for name, entry in one["protocols"].items() if entry["answer"] == "yes"
+    }
+    shown = [name.upper() for name in _ASKED if name in yes]
+    missing = [name.upper() for name in _ASKED if name not in yes]
+    said = f"The instrument can see a yes to {', '.join(shown)}."
+    return f"{said} To {', '.join(missing)} this is not shown." if missing else said
 
 
 def _meaning_without_truth(name: str, found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -44,18 +44,37 @@ def places(experiment: config.Experiment) -> tuple[Place, ...]:
     also = experiment.controls.posterior.also
     if also is None:
         return (own,)
-    moved = dataclasses.replace(experiment, environment=also.environment, learner=also.learner)
+    later_fork = also.later_fork_step or also.fork_step
+    asked = experiment.controls.posterior
+    moved = dataclasses.replace(
+        _followed(experiment, also.num_learners or asked.num_learners),
+        environment=also.environment,
+        learner=also.learner,
+    )
     other = _place(
         moved,
         " (also)" if _name(also.environment) == own.name else "",
-        fork_steps=(also.fork_step,),
+        fork_steps=tuple(sorted({later_fork, also.fork_step})),
         now_fork_step=also.fork_step,
-        later_fork_step=also.fork_step,
+        later_fork_step=later_fork,
         now_steps=also.now_steps,
         later_steps=also.later_steps,
         block_steps=also.block_steps,
     )
     return own, other
+
+
+def without_truth(place: Place) -> Place:
+    """The place with as many learners as are followed by a posterior that lacks the truth."""
+    asked = place.experiment.controls.posterior
+    num = min(asked.num_learners, asked.num_learners_without_truth)
+    return place._replace(experiment=_followed(place.experiment, num))
+
+
+def _followed(experiment: config.Experiment, num_learners: int) -> config.Experiment:
+    posterior = dataclasses.replace(experiment.controls.posterior, num_learners=num_learners)
+    controls = dataclasses.replace(experiment.controls, posterior=posterior)
+    return dataclasses.replace(experiment, controls=controls)
 
 
 def _place(experiment: config.Experiment, suffix: str, **changes) -> Place:

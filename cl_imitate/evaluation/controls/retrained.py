@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import keys, statistics, train
-from cl_imitate.config import Experiment
-from cl_imitate.evaluation import entries, metrics
+from cl_imitate.config import Experiment, Rules
+from cl_imitate.evaluation import entries, metrics, returns
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.controls import gains, scenes
 from cl_imitate.evaluation.controls.study import Arrays, Study
@@ -106,6 +106,22 @@ def beside_real(study: Study, name: str, altered: dict[int, Frozen]) -> Arrays:
     return gains.keep(cells)
 
 
+def data_levels(study: Study, altered: History, real: History) -> Arrays:
+    """What the altered histories themselves reach in their end, beside the unaltered ones, each [1, N]; and the tasks.
+
+    An imitator that reproduces its data reaches no more than this.
+    """
+    fraction = study.experiment.rules.reference_fraction
+    found = {}
+    for name, history in (("altered", altered), ("real", real)):
+        done = np.asarray(history.terminated | history.truncated)
+        num_steps = max(1, round(fraction * done.shape[1]))
+        found[f"data {name}"] = returns.levels(
+            history.reward, done, end_step=done.shape[1], num_steps=num_steps
+        )[None]
+    return {**found, "data task": study.population("recorded").task}
+
+
 def steps(experiment: Experiment, *, forks: Sequence[int]) -> int:
     """How many steps `retrain` and `beside_real` tell of."""
     training = experiment.training
@@ -130,8 +146,10 @@ def answer(experiment: Experiment, arrays: Arrays, words: Words) -> dict[str, An
     for cell in gains.kept(arrays):
         (real if cell.name.startswith("real: ") else altered)[cell.protocol, cell.fork_step] = cell
     compared = {place: _compared(experiment, one, altered[place]) for place, one in real.items()}
-    main = compared["process", experiment.recorded_steps]
-    difference, real_share, altered_share = main
+    place = "process", experiment.recorded_steps
+    difference, real_share, altered_share = compared[place]
+    course = _on_the_way(experiment, real[place], altered[place], is_asked=np.isfinite(real_share.value))
+    data_share = _data_share(experiment, real[place], arrays)
     further = [
         {
             "protocol": protocol,
@@ -146,9 +164,19 @@ def answer(experiment: Experiment, arrays: Arrays, words: Words) -> dict[str, An
     return {
         **entries.figure(difference, rules),
         "unit": f"share of the learner's gain in PROCESS: real imitator less one trained on {words.histories}",
-        "meaning": _meaning(experiment, words, difference, real_share, altered_share),
+        "meaning": _meaning(experiment.rules, words, compared[place], course, data_share),
         "real": entries.figure(real_share, rules),
         "altered": entries.figure(altered_share, rules),
+        "whole_span_difference": course[0].value,
+        "whole_span_difference_ci95": course[0].interval(rules.confidence),
+        "whole_span_real": entries.figure(course[1], rules),
+        "whole_span_altered": entries.figure(course[2], rules),
+        "steps_to_half_of_the_learner_s_gain": {
+            "learner": gains.steps_to_half(real[place], "learner", experiment),
+            "real": gains.steps_to_half(real[place], "imitator", experiment),
+            "altered": gains.steps_to_half(altered[place], "imitator", experiment),
+        },
+        "data": entries.figure(data_share, rules),
         "protocols": further,
     }
 
@@ -175,23 +203,72 @@ def _compared(experiment: Experiment, real: Cell, altered: Cell) -> list[statist
     ]
 
 
+def _on_the_way(
+    experiment: Experiment, real: Cell, altered: Cell, *, is_asked: bool
+) -> list[statistics.Estimate]:
+    """PROCESS over the whole span, not its end alone: who comes as far in the end may have come there later."""
+    if not is_asked:
+        return [statistics.nothing()] * 3
+    (own, whole), (other, _) = (gains.course_gains(cell, experiment) for cell in (real, altered))
+    common: dict[str, Any] = {"task": real.task, "experiment": experiment}
+    return [
+        gains.estimate(
+            gains.difference_of_shares, own, other, whole, label=f"{altered.name} course", **common
+        ),
+        gains.estimate(statistics.iqm_ratio, own, whole, label=f"{real.name} course", **common),
+        gains.estimate(statistics.iqm_ratio, other, whole, label=f"{altered.name} course alone", **common),
+    ]
+
+
+def _data_share(experiment: Experiment, real: Cell, arrays: Arrays) -> statistics.Estimate:
+    """How much of the learners' gain the altered histories themselves reach in their end; nothing where that was not
+    measured."""
+    if "data altered" not in arrays:
+        return statistics.nothing()
+    held = metrics.start_level(real, "learner_held", experiment.evaluation.now_steps)
+    start = float(metrics.value_of(statistics.iqm, held))
+    return gains.estimate(
+        statistics.iqm_ratio,
+        arrays["data altered"] - start,
+        arrays["data real"] - start,
+        task=arrays["data task"],
+        experiment=experiment,
+        label=f"data of {real.name}",
+    )
+
+
 def _meaning(
-    experiment: Experiment,
+    rules: Rules,
     words: Words,
-    difference: statistics.Estimate,
-    real: statistics.Estimate,
-    altered: statistics.Estimate,
+    in_the_end: Sequence[statistics.Estimate],
+    on_the_way: Sequence[statistics.Estimate],
+    data: statistics.Estimate,
 ) -> str:
-    rules = experiment.rules
+    """In words. Each of the first two: real less altered, real, altered."""
+    difference, real, altered = in_the_end
     low, high = difference.interval(rules.confidence)
     if not gains.is_above(real, rules.learns_no, rules):
         return "The learner, or the real imitator, gains too little in PROCESS: there is nothing to compare with."
+    if data.value < 1.0 - rules.departure_margin and low > 0:
+        return (
+            f"{words.histories[0].upper()}{words.histories[1:]} reach {data.value:.2f} of the learners' gain in their "
+            f"end, and an imitator of them {altered.value:.2f}: that it gains less than the real one, it may owe to "
+            "what it was shown to reach, and nothing is said of anything else."
+        )
     if low > 0 and gains.is_below(altered, rules.learns_no, rules):
         return f"All that the imitator gains, it owes to {words.lost}: trained on {words.histories}, it gains nothing."
     if low > 0:
         return f"Part of what the imitator gains, it owes to {words.lost}; the rest is learned without."
-    if -rules.departure_margin < low and high < rules.departure_margin:
-        return words.as_good
     if high < 0:
         return f"Trained on {words.histories}, an imitator gains even more. {words.as_good}"
+    is_as_good = -rules.departure_margin < low and high < rules.departure_margin
+    if on_the_way[0].interval(rules.confidence)[0] > 0:
+        ends = "ends as high" if is_as_good else "may end as high (undecided)"
+        return (
+            f"Trained on {words.histories}, an imitator {ends}, and comes there later: over the whole span it makes "
+            f"{on_the_way[2].value:.2f} of the learner's gain, the real one {on_the_way[1].value:.2f}. Part of how it "
+            f"learns in the context, the real one owes to {words.lost}."
+        )
+    if is_as_good:
+        return words.as_good
     return f"Undecided: the interval leaves open whether the imitator needs {words.lost}."

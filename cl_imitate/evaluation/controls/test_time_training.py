@@ -248,7 +248,7 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
         "passed": all(one != before for one in after.values()),
         "unit": "share of the learner's gain in LATER: imitator trained on, on the stream of the learner that goes on, "
         "less the frozen one",
-        "meaning": _meaning(more[STREAMS[0]], shares["frozen"], rules),
+        "meaning": f"{_taught(more[STREAMS[0]], rules)} {_by_itself(more[STREAMS[1]], rules)}",
         "own_stream": entries.figure(more[STREAMS[1]], rules),
         "later_ratio": {name: entries.figure(found, rules) for name, found in shares.items()},
         "updates": int(arrays["updates"]),
@@ -257,15 +257,25 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
     }
 
 
-def _meaning(more: statistics.Estimate, frozen: statistics.Estimate, rules: config.Rules) -> str:
+def _taught(more: statistics.Estimate, rules: config.Rules) -> str:
+    """Of the learner's stream: what training would have been shown, had recording gone on."""
     low, high = more.interval(rules.confidence)
-    if low > 0 and gains.is_above(frozen, rules.learns_yes, rules):
-        return "Frozen, it improves already; with its weights changing it improves more."
     if low > 0:
-        return "With its weights changing on the learner's stream it improves by more than frozen: that is learning on."
+        return "Taught on what its learner goes on to live, it improves by more than frozen: being shown more helps."
     if high < 0:
-        return "So few updates on the learner's stream do harm: it improves by less than frozen."
-    return "So many updates on the learner's stream make no sure difference to how it improves."
+        return "Taught on what its learner goes on to live, it improves by less than frozen: so few updates do harm."
+    return "Taught on what its learner goes on to live, it improves by not surely more or less than frozen."
+
+
+def _by_itself(more: statistics.Estimate, rules: config.Rules) -> str:
+    """Of its own stream: nobody shows it anything."""
+    low, high = more.interval(rules.confidence)
+    said = f"Taught on what it lives itself ({more.value:.2f} [{low:.2f}, {high:.2f}])"
+    if low > 0:
+        return f"{said}, it improves by more than frozen, too: that is learning on by itself."
+    if high < 0:
+        return f"{said}, it improves by less than frozen: to predict its own actions makes nobody better."
+    return f"{said}, it improves by not surely more or less than frozen."
 
 
 def _work(experiment: config.Experiment) -> int:
