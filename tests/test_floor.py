@@ -14,6 +14,7 @@ from cl_imitate.evaluation import divergence
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.controls import floor
 from cl_imitate.evaluation.controls.study import Study
+from cl_imitate.evaluation.scene import make_prompt
 from cl_imitate.imitators.make import make_imitator
 
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
@@ -177,7 +178,7 @@ def test_the_imitators_figures_are_of_what_it_says_where_the_clones_were_looked_
     """Against the whole stream read at once, a look at a time."""
     scene, lived, states = clones
     frozen = study.imitators[study.experiment.imitator.context_steps][FORK]
-    prompt = floor.make_prompt(scene, FORK, length=16)
+    prompt = make_prompt(scene, FORK, length=16)
     every = divergence.forced_over(
         frozen.imitator, frozen.params, prompt, lived.history, np.arange(LATER)
     )  # [S, L, T, A]
@@ -192,7 +193,7 @@ def test_the_imitators_figures_are_of_what_it_says_where_the_clones_were_looked_
 def test_reading_on_over_blocks_is_reading_the_first_block_as_teacher_forcing_does(study, clones):
     scene, lived, _ = clones
     frozen = study.imitators[study.experiment.imitator.context_steps][FORK]
-    prompt, size = floor.make_prompt(scene, FORK, length=16), frozen.imitator.block_steps
+    prompt, size = make_prompt(scene, FORK, length=16), frozen.imitator.block_steps
     begun = divergence.forced_over(frozen.imitator, frozen.params, prompt, lived.history, np.arange(size))
     first = jax.tree.map(lambda leaf: leaf[:, :size], lived.history)
     measured = divergence.teacher_forced(

@@ -12,11 +12,19 @@ import pytest
 
 from cl_imitate import keys, load_config, populations, simulate
 from cl_imitate.evaluation import rollouts
-from cl_imitate.evaluation.closed_loop import Frozen
+from cl_imitate.evaluation.closed_loop import Frozen, Members, empty_memory, read_prompt, start
 from cl_imitate.evaluation.imitator_arms import imitator_arms
 from cl_imitate.evaluation.learner_arms import learner_arm, learner_arms, transplanted
 from cl_imitate.evaluation.protocols import Protocol, protocols
-from cl_imitate.evaluation.scene import Count, Scene, last_episode_end, make_prompt, make_scene, part_name
+from cl_imitate.evaluation.scene import (
+    Count,
+    Scene,
+    last_episode_end,
+    make_prompt,
+    make_scene,
+    part_name,
+    prompt_for,
+)
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 
@@ -188,6 +196,57 @@ def test_a_prompt_ends_with_the_last_whole_episode():
     np.testing.assert_array_equal(prompt.last_reward, whole.reward[:, START - 1])
     np.testing.assert_array_equal(prompt.tokens.obs, whole.obs[:, START - CONTEXT : START])
     assert prompt.is_there.all()
+
+
+@pytest.mark.parametrize("kind", ["linear_recurrence", "gru"])
+def test_an_imitator_without_a_window_is_prompted_with_the_whole_history(kind):
+    spec = lived()[0].family.env.spec
+    config = dataclasses.replace(experiment().imitator, kind=kind, width=16, num_heads=2)
+    imitator = make_imitator(config, spec, context_steps=12)  # 32 steps: two whole pieces and one of 8
+    params = jax.vmap(imitator.init)(jax.random.split(jax.random.key(0), SEEDS))
+    frozen = Frozen(imitator=imitator, context_steps=12, params=params, num_seeds=SEEDS)
+    prompt = prompt_for(frozen, scene(), START)
+    assert len(prompt.earlier) == 2
+    num = prompt.is_there.shape[0]
+    read = functools.partial(read_prompt, params, empty_memory(imitator, SEEDS, num), imitator=imitator)
+    at_once = read(make_prompt(scene(), START, length=START))
+    for one, other in zip(jax.tree.leaves(read(prompt)), jax.tree.leaves(at_once), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    last = read(make_prompt(scene(), START, length=12))
+    assert not np.allclose(jax.tree.leaves(last)[0], jax.tree.leaves(at_once)[0], rtol=1e-3)
+
+
+def test_a_transformer_is_prompted_with_its_window_alone():
+    imitator = make_imitator(experiment().imitator, lived()[0].family.env.spec, context_steps=12)
+    frozen = Frozen(imitator=imitator, context_steps=12, params=None, num_seeds=SEEDS)
+    assert prompt_for(frozen, scene(), START).earlier == ()
+
+
+def test_who_has_ended_no_episode_begins_with_an_empty_context_and_is_told_so():
+    past = lived()[2]
+    done = np.asarray(past.truncated).copy()
+    done[0] = False
+    unended = dataclasses.replace(scene(), past=past.replace(truncated=done))
+    prompt = make_prompt(unended, START, length=CONTEXT)
+    assert np.asarray(prompt.is_empty).tolist() == [True] + [False] * (len(done) - 1)
+    spec = lived()[0].family.env.spec
+    imitator = make_imitator(experiment().imitator, spec, context_steps=CONTEXT)
+    params = jax.vmap(imitator.init)(jax.random.split(jax.random.key(0), 1))
+    off = jnp.zeros(1, bool)
+    rollout = start(
+        Members(params=params, is_argmax=off, wipes=off, masks=off),
+        unended.snapshot.env_state,
+        jnp.zeros(len(done), jnp.int32),
+        prompt,
+        imitator=imitator,
+        spec=spec,
+        start_step=START,
+        num_blocks=1,
+    )
+    np.testing.assert_array_equal(rollout.is_begin[0], prompt.is_empty)
+    np.testing.assert_array_equal(rollout.prev_done[0], ~prompt.is_empty)
+    assert (int(rollout.prev_action[0, 0]), float(rollout.prev_reward[0, 0])) == (0, 0.0)
+    np.testing.assert_array_equal(rollout.prev_action[0, 1:], past.action[1:, START - 1])
 
 
 def test_a_transplanted_learner_keeps_weights_and_age_and_forgets_its_replay():

@@ -71,7 +71,8 @@ class Record:
     )
 
 
-def _memory_axes(memory: Any) -> Any:
+def memory_axes(memory: Any) -> Any:
+    """Of the memories of members: scalars are shared."""
     return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, memory)
 
 
@@ -90,6 +91,13 @@ class Prompt:
     is_there: jax.Array  # bool [E, P]: False on the left where there were fewer
     last_action: jax.Array  # int32 [E]
     last_reward: jax.Array  # float32 [E]
+    earlier: tuple[tuple[StepTokens, jax.Array], ...] = ()
+    """Tokens and `is_there` of the steps before these, oldest first: for a memory that has no window."""
+
+    @property
+    def is_empty(self) -> jax.Array:
+        """bool [E]: no episode had ended, so that there is nothing to read."""
+        return ~self.is_there.any(axis=1)
 
 
 def start(
@@ -105,20 +113,22 @@ def start(
 ) -> Rollout:
     """A rollout about to begin in environments [E, ...] freshly reset, the same for all members.
 
-    Without a prompt every context is empty, and the first token says so. The summary counts `num_blocks` blocks.
+    Where a context is empty, without a prompt or because it holds no step, the first token says so. The summary counts
+    `num_blocks` blocks.
     """
     num_members, num_envs = members.is_argmax.shape[0], obs.shape[0]
 
     def spread(leaf):
         return jnp.broadcast_to(leaf[None], (num_members, *leaf.shape))
 
-    memory = imitator.init_memory(num_envs)
-    memory = jax.tree.map(lambda leaf: spread(leaf) if leaf.ndim else leaf, memory)
-    is_empty = jnp.full((num_envs,), prompt is None)
+    memory = empty_memory(imitator, num_members, num_envs)
+    is_empty = jnp.ones(num_envs, bool)
     last_action, last_reward = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32)
     if prompt is not None:
-        memory = _read_prompt(members.params, memory, prompt.tokens, prompt.is_there, imitator=imitator)
-        last_action, last_reward = prompt.last_action, prompt.last_reward
+        memory = read_prompt(members.params, memory, prompt, imitator=imitator)
+        is_empty = prompt.is_empty
+        last_action = jnp.where(is_empty, last_action, prompt.last_action)
+        last_reward = jnp.where(is_empty, last_reward, prompt.last_reward)
     return Rollout(
         env_state=jax.tree.map(spread, env_state),
         obs=spread(obs),
@@ -134,10 +144,24 @@ def start(
     )
 
 
+def empty_memory(imitator: Imitator, num_members: int, num_envs: int) -> Any:
+    """[M, E, ...], scalars shared."""
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (num_members, *leaf.shape)) if leaf.ndim else leaf,
+        imitator.init_memory(num_envs),
+    )
+
+
+def read_prompt(params: Any, memory: Any, prompt: Prompt, *, imitator: Imitator) -> Any:
+    """The memories of all members, [M, E, ...] (scalars shared), after one prompt."""
+    for tokens, is_there in (*prompt.earlier, (prompt.tokens, prompt.is_there)):
+        memory = _read_piece(params, memory, tokens, is_there, imitator=imitator)
+    return memory
+
+
 @functools.partial(jax.jit, static_argnames=("imitator",))
-def _read_prompt(params, memory, tokens, is_there, *, imitator: Imitator):
-    """The memories of all members, [M, E, ...], after one prompt [E, P]."""
-    axes = _memory_axes(memory)
+def _read_piece(params, memory, tokens, is_there, *, imitator: Imitator):
+    axes = memory_axes(memory)
     return jax.vmap(imitator.prompt, (0, axes, None, None), axes)(params, memory, tokens, is_there)
 
 
@@ -194,7 +218,7 @@ def _look(
     """What the members remember, less what they forget at an episode's end, and the step that they see [M, E]."""
     wipes = jnp.broadcast_to(members.wipes[:, None], rollout.prev_done.shape)
     masks = jnp.broadcast_to(members.masks[:, None], rollout.prev_done.shape)
-    axes = _memory_axes(rollout.memory)
+    axes = memory_axes(rollout.memory)
     memory = jax.vmap(imitator.forget, (axes, 0), axes)(rollout.memory, (wipes | masks) & rollout.prev_done)
     is_begin = rollout.is_begin | (wipes & rollout.prev_done)
     tokens = StepTokens(
@@ -228,7 +252,7 @@ def _step(
     whole_record,
 ):
     memory, tokens = _look(rollout, members, act_keys, age, epsilon, causes, imitator)
-    axes = _memory_axes(memory)
+    axes = memory_axes(memory)
     logits, memory = jax.vmap(imitator.act, (0, axes, 0), (0, axes))(members.params, memory, tokens)
 
     def choose(key, logits, is_argmax):
@@ -311,7 +335,7 @@ def run_block(
     """
 
     def block(rollout, members, act_keys, env_keys, env_params, age, learners, epsilon, causes):
-        axes = _memory_axes(rollout.memory)
+        axes = memory_axes(rollout.memory)
         memory = jax.vmap(imitator.begin_block, (0, axes), axes)(members.params, rollout.memory)
         body = functools.partial(
             _step,

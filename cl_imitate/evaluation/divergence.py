@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cl_imitate.evaluation import closed_loop
 from cl_imitate.evaluation.closed_loop import Prompt
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.learners.dqn import DQN, DQNHyperparams
@@ -18,7 +19,7 @@ from cl_imitate.types import History, StepTokens
 
 
 def held_tokens(held: History, prompt: Prompt) -> StepTokens:
-    """Tokens [T, n] of a held learner's steps [n, T]; the step before ended an episode."""
+    """Tokens [T, n] of a held learner's steps [n, T]; the step before ended an episode, or there is none."""
 
     def after(first, values):
         return jnp.concatenate([first[:, None], values[:, :-1]], axis=1).swapaxes(0, 1)
@@ -27,30 +28,18 @@ def held_tokens(held: History, prompt: Prompt) -> StepTokens:
     num_learners, num_steps = held.action.shape
     return StepTokens(
         obs=jnp.swapaxes(held.obs, 0, 1),
-        prev_action=after(prompt.last_action, held.action.astype(jnp.int32)),
-        prev_reward=after(prompt.last_reward, held.reward.astype(jnp.float32)),
-        prev_done=after(jnp.ones(num_learners, bool), done),
-        is_begin=jnp.zeros((num_steps, num_learners), bool),
+        prev_action=after(jnp.where(prompt.is_empty, 0, prompt.last_action), held.action.astype(jnp.int32)),
+        prev_reward=after(
+            jnp.where(prompt.is_empty, 0.0, prompt.last_reward), held.reward.astype(jnp.float32)
+        ),
+        prev_done=after(~prompt.is_empty, done),
+        is_begin=jnp.zeros((num_steps, num_learners), bool).at[0].set(prompt.is_empty),
         age=jnp.zeros((num_steps, num_learners), jnp.int32),
         coin=jnp.swapaxes(held.explored, 0, 1),
     )
 
 
 _LEAST = 1e-6  # of a probability, in a logarithm
-
-
-@functools.partial(jax.jit, static_argnames=("imitator",))
-def _forced_logits(params, prompt, tokens, *, imitator: Imitator):
-    """One imitator's log probabilities [n, T, A] on tokens [T, n], T at most its `block_steps`."""
-    memory = imitator.init_memory(prompt.is_there.shape[0])
-    memory = imitator.begin_block(params, imitator.prompt(params, memory, prompt.tokens, prompt.is_there))
-
-    def read(memory, token):
-        logits, memory = imitator.act(params, memory, token)
-        return memory, jax.nn.log_softmax(logits)
-
-    _, log_probs = jax.lax.scan(read, memory, tokens)
-    return jnp.swapaxes(log_probs, 0, 1)
 
 
 @functools.partial(jax.jit, static_argnames=("dqn",))
@@ -71,18 +60,20 @@ def forced_over(
     The memory is read anew at every block, as when the imitators act.
     """
     tokens, size = held_tokens(jax.tree.map(jnp.asarray, history), prompt), imitator.block_steps
-
-    def begin(params):
-        memory = imitator.init_memory(prompt.is_there.shape[0])
-        return imitator.prompt(params, memory, prompt.tokens, prompt.is_there)
-
-    memory, found = jax.jit(jax.vmap(begin))(params), []
+    memory, found = _begin(imitator, params, prompt), []
     for first in range(0, int(wanted[-1]) + 1, size):
         block = jax.tree.map(lambda x, at=first: x[at : at + size], tokens)
         log_probs, memory = _forced_block(params, memory, block, imitator=imitator)
         inside = wanted[(wanted >= first) & (wanted < first + size)] - first
         found.append(np.asarray(log_probs[:, :, inside]))
     return np.concatenate(found, axis=2)
+
+
+def _begin(imitator: Imitator, params: Any, prompt: Prompt) -> Any:
+    """Seeds' memories after the prompt."""
+    num_seeds = jax.tree.leaves(params)[0].shape[0]
+    memory = closed_loop.empty_memory(imitator, num_seeds, prompt.is_there.shape[0])
+    return closed_loop.read_prompt(params, memory, prompt, imitator=imitator)
 
 
 @functools.partial(jax.jit, static_argnames=("imitator",))
@@ -97,7 +88,8 @@ def _forced_block(params, memory, tokens, *, imitator: Imitator):
         memory, log_probs = jax.lax.scan(read, imitator.begin_block(params, memory), tokens)
         return jnp.swapaxes(log_probs, 0, 1), memory
 
-    return jax.vmap(one)(params, memory)
+    axes = closed_loop.memory_axes(memory)
+    return jax.vmap(one, (0, axes), (0, axes))(params, memory)
 
 
 def teacher_forced(
@@ -120,8 +112,7 @@ def teacher_forced(
     num_steps = min(imitator.block_steps, held.action.shape[1])
     held = jax.tree.map(lambda x: jnp.asarray(x[:, :num_steps]), held)
     tokens = held_tokens(held, prompt)
-    forced = functools.partial(_forced_logits, imitator=imitator)
-    log_probs = jax.vmap(forced, (0, None, None))(params, prompt, tokens)
+    log_probs, _ = _forced_block(params, _begin(imitator, params, prompt), tokens, imitator=imitator)
     policy = policies(learner, rates, held.obs, step, dqn=dqn)
     taken = jax.nn.one_hot(held.action, policy.shape[-1])
     seeds = jnp.broadcast_to(taken[None], log_probs.shape)

@@ -14,7 +14,7 @@ from cl_imitate import keys, sharding
 from cl_imitate.evaluation import closed_loop, summary
 from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.frozen import digest
-from cl_imitate.evaluation.scene import Count, Scene, Tick, again, coin_rates, make_prompt, part_name
+from cl_imitate.evaluation.scene import Count, Scene, Tick, again, coin_rates, part_name, prompt_for
 from cl_imitate.keeper import Keeper
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.types import age_bucket
@@ -206,7 +206,7 @@ def _enter(
     env_state, obs = jax.vmap(env.reset)(
         again(scene.reset_keys), population.env_params, scene.snapshot.env_state
     )
-    prompt = make_prompt(scene, prompt_step, length=frozen.context_steps) if prompt_step else None
+    prompt = prompt_for(frozen, scene, prompt_step) if prompt_step else None
     rollout = closed_loop.start(
         members,
         env_state,

@@ -12,7 +12,7 @@ from cl_imitate.evaluation.closed_loop import Frozen
 from cl_imitate.evaluation.imitator_arms import ImitatorArms, imitator_arms
 from cl_imitate.evaluation.learner_arms import LearnerArms
 from cl_imitate.evaluation.results import Cell
-from cl_imitate.evaluation.scene import Count, Scene, Tick, epsilon_of, make_prompt
+from cl_imitate.evaluation.scene import Count, Scene, Tick, epsilon_of, prompt_for
 from cl_imitate.imitators.perfect_window import make_perfect_window
 from cl_imitate.keeper import Keeper
 from cl_imitate.populations import Population
@@ -190,7 +190,7 @@ def _divergence(scene: Scene, held: History, frozen: Frozen) -> dict[str, np.nda
     return divergence.teacher_forced(
         frozen.imitator,
         frozen.params,
-        make_prompt(scene, step, length=frozen.context_steps),
+        prompt_for(frozen, scene, step),
         held,
         scene.snapshot.learner,
         population.rates,

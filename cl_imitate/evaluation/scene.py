@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import compiling, config, keys, simulate, visibility
-from cl_imitate.evaluation.closed_loop import Prompt
+from cl_imitate.evaluation.closed_loop import Frozen, Prompt
 from cl_imitate.evaluation.protocols import Protocol
 from cl_imitate.histories import contexts
 from cl_imitate.learners import dqn as dqn_lib
@@ -135,21 +135,31 @@ def last_episode_end(past: History, step: int) -> np.ndarray:
     return np.where(done.any(axis=1), step - back, 0).astype(np.int32)
 
 
-def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
+def prompt_for(frozen: Frozen, scene: Scene, step: int) -> Prompt:
+    """What imitators read before they act from `step` on: what their context holds, or, where they have no window,
+    the whole history, in pieces that are as long as those of training."""
+    return make_prompt(scene, step, length=frozen.context_steps, is_whole=not frozen.imitator.has_window)
+
+
+def make_prompt(scene: Scene, step: int, *, length: int, is_whole: bool = False) -> Prompt:
     """The scene's source learners' last `length` steps before `step` (of their thinned history, if it is), or before
-    each one's own step where the scene has such."""
+    each one's own step where the scene has such. With `is_whole`, all the steps before these as well."""
     if scene.past is None:
         raise ValueError(f"the cell {scene.protocol.label} is prompted but its source has no history")
     num, spec = scene.population.num_learners, scene.source.family.env.spec
     past = jax.tree.map(lambda x: jnp.asarray(x[:num]), scene.past).replace(causes=scene.source_causes)
     ends = last_episode_end(past, scene.past_step(step)) if scene.prompt_ends is None else scene.prompt_ends
     end = jnp.asarray(ends, jnp.int32)
-    tokens, is_there = contexts.prompt_windows(
-        past,
-        end,
-        length=length,
-        num_actions=spec.num_actions,
-        tell_ages=scene.protocol.age_step is not None,
+    num_pieces = max(1, -(-int(np.max(ends)) // length)) if is_whole else 1
+    *earlier, (tokens, is_there) = (
+        contexts.prompt_windows(
+            past,
+            end - piece * length,
+            length=length,
+            num_actions=spec.num_actions,
+            tell_ages=scene.protocol.age_step is not None,
+        )
+        for piece in reversed(range(num_pieces))
     )
     rows = jnp.arange(num), jnp.maximum(end - 1, 0)
     return Prompt(
@@ -157,6 +167,7 @@ def make_prompt(scene: Scene, step: int, *, length: int) -> Prompt:
         is_there=is_there,
         last_action=past.action[rows].astype(jnp.int32),
         last_reward=past.reward[rows].astype(jnp.float32),
+        earlier=tuple(earlier),
     )
 
 

@@ -17,14 +17,14 @@ Memory = Any
 
 
 class Imitator(NamedTuple):
-    """Pure functions, and two static numbers.
+    """Pure functions, and what is static.
 
     init(key) -> params.
     logits(params, tokens [B, L], key | None) -> action logits float32 [B, L, A], causal; a key turns on
       dropout and input masking (training).
     init_memory(num_streams) -> Memory: an empty context for E streams.
-    prompt(params, memory, tokens [E, P], is_there [E, P]) -> Memory: P steps read at once into an empty memory;
-      `is_there` is False on the left where a stream's prompt is shorter.
+    prompt(params, memory, tokens [E, P], is_there [E, P]) -> Memory: P steps read at once into an empty memory (or
+      into any, where there is no window); `is_there` is False on the left where a stream's prompt is shorter.
     begin_block(params, memory) -> Memory: called before every `block_steps` calls of `act`.
     act(params, memory, tokens [E]) -> (logits [E, A], Memory): one step.
     forget(memory, where bool [E]) -> Memory: those streams' contexts are emptied.
@@ -39,6 +39,9 @@ class Imitator(NamedTuple):
     forget: Callable[[Memory, jax.Array], Memory]
     block_steps: int
     num_actions: int
+    has_window: bool = (
+        True  # False: its memory goes on over any number of prompts, each read after the one before
+    )
     sees_coin: bool = False  # tokens must then carry it
     sees_replay: bool = False  # likewise
     sees_seed: bool = False  # likewise

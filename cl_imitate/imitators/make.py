@@ -25,7 +25,7 @@ def make_imitator(imitator: config.Imitator, spec: Spec, *, context_steps: int) 
         network = Transformer(imitator, spec, context_steps)
         memory = RingMemory(network) if imitator.attention_steps else RefillMemory(network, block_steps)
     made = assemble(network, memory, block_steps=block_steps, num_actions=spec.num_actions)
-    return _seeing(made, imitator)
+    return _seeing(made._replace(has_window=imitator.kind == "transformer"), imitator)
 
 
 def _seeing(made: Imitator, imitator: config.Imitator) -> Imitator:

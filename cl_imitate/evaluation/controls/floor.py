@@ -40,7 +40,7 @@ from cl_imitate.evaluation import divergence, summary
 from cl_imitate.evaluation.controls.scenes import later_scene, rows
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
 from cl_imitate.evaluation.imitator_arms import imitator_arms
-from cl_imitate.evaluation.scene import Count, Scene, again, make_prompt
+from cl_imitate.evaluation.scene import Count, Scene, again, prompt_for
 from cl_imitate.populations import Population
 from cl_imitate.types import History, SymbolObservation
 
@@ -299,7 +299,7 @@ def _imitators(study: Study, scene: Scene, lived: _Clones, states: np.ndarray) -
     """The frozen imitators' divergences, teacher-forced [S, L, K] and in closed loop [S, L]."""
     experiment, protocol = study.experiment, scene.protocol
     frozen = study.imitators[experiment.imitator.context_steps][protocol.fork_step]
-    prompt = make_prompt(scene, protocol.prompt_step, length=frozen.context_steps)
+    prompt = prompt_for(frozen, scene, protocol.prompt_step)
     wanted = np.unique(states)
     log_probs = divergence.forced_over(frozen.imitator, frozen.params, prompt, lived.history, wanted)
     imitator = np.exp(log_probs.astype(np.float64))[:, :, np.searchsorted(wanted, states)]  # [S, L, K, X, A]
