@@ -146,6 +146,11 @@ def _check_imitator(experiment: config.Experiment, need: Need) -> None:
         imitator.refill_steps < min(contexts),
         f"imitator.refill_steps = {imitator.refill_steps} is not below the shortest context, {min(contexts)}",
     )
+    need(
+        imitator.attention_steps <= min(contexts),
+        f"imitator.attention_steps = {imitator.attention_steps} is above the shortest context, {min(contexts)}: its "
+        "windows in training would hold no such distances. Make it at most that, or 0 for the whole context",
+    )
 
 
 def _check_learner(experiment: config.Experiment, need: Need) -> None:

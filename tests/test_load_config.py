@@ -63,6 +63,11 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("evaluation.block_steps=37", "is not a multiple of evaluation.block_steps = 37"),
         ("imitator.width=63", "imitator.width = 63"),
         ("imitator.refill_steps=500", "imitator.refill_steps = 500"),
+        ("imitator.attention_steps=129", "attention_steps = 129 is above the shortest context, 128"),
+        (
+            "imitator.attention_steps=33&imitator.also_context_steps=[32]",
+            "imitator.attention_steps = 33 is above the shortest context, 32",
+        ),
         ("evaluation.stage_steps=[700]", "evaluation.stage_steps holds 700"),
         ("evaluation.months=[{start_step=600,later_steps=80}]", "is past the last fork"),
         ("evaluation.rungs=[{rung='2',name='a',variant=['mirror']}]", "(did you mean variants?)"),
@@ -99,6 +104,12 @@ def test_bad_input_is_named_in_one_line(tmp_path, override, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         load_config.load(path, tuple(override.split("&")))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("steps", [0, 32])
+def test_a_layer_may_attend_to_all_of_the_shortest_context(tmp_path, steps):
+    changes = (f"imitator.attention_steps={steps}", "imitator.also_context_steps=[32]")
+    assert load_config.load(write(tmp_path, MINIMAL), changes).imitator.attention_steps == steps
 
 
 def test_the_rung_of_a_new_meaning_depends_on_what_the_imitator_was_trained_on(tmp_path):
