@@ -176,6 +176,12 @@ def _check_training(experiment: config.Experiment, need: Need) -> None:
         training.num_validation < recorded,
         f"training.num_validation = {training.num_validation} is not below simulation.num_recorded = {recorded}",
     )
+    most = 1 << 32
+    need(
+        training.first_seed + training.num_seeds <= most,
+        f"training.first_seed = {training.first_seed} + training.num_seeds = {training.num_seeds} is above {most}, and "
+        "imitators' numbers would begin anew at 0. Take a smaller first_seed",
+    )
     need(
         training.checkpoint_rule == "last" or training.num_validation > 0,
         'training.checkpoint_rule = "best_validation" needs training.num_validation above 0: learners to choose by',

@@ -78,6 +78,13 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("seed", "write it as key=value"),
         ("name.x=3", "name is not a table"),
         ("seed=true", "seed = True"),
+        ("seed=4294967296", "seed = 4294967296: input should be less than 4294967296"),
+        ("seed=9223372036854775808", "seed = 9223372036854775808"),
+        ("training.first_seed=4294967296", "training.first_seed = 4294967296"),
+        (
+            "training.first_seed=4294967294&training.num_seeds=3",
+            "training.first_seed = 4294967294 + training.num_seeds = 3 is above 4294967296",
+        ),
         ("environment.resets=yes", "environment.resets = 'yes'"),
         ("imitator.dropout=1.0", "imitator.dropout = 1.0"),
         ("evaluation.block_steps=8", "evaluation.block_steps = 8 is shorter than an episode"),
