@@ -57,6 +57,17 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("learner.discount=1.5", "learner.discount = 1.5"),
         ("learner.loss=cubic", "learner.loss = 'cubic'"),
         ("environment.family=pong", "environment"),
+        (
+            "environment={family='cart_pole',max_steps=9}",
+            "unknown key environment.max_steps (did you mean max_episode_steps?)",
+        ),
+        ("environment={family='cart_pole',max_episode_steps=0}", "environment.max_episode_steps = 0: input"),
+        (
+            "evaluation.rungs=[{rung='4',name='a',environment={family='cart_pole',length=9}}]",
+            "unknown key evaluation.rungs.0.environment.length (known keys here: family, max_episode_steps)",
+        ),
+        ("simulation.block_size=atuo", "block_size = 'atuo': input should be a valid integer, or 'auto'"),
+        ("simulation.block_size=0", "simulation.block_size = 0: input should be greater than 0, or 'auto'"),
         ("controls.run=['shams']", "controls.run.0 = 'shams'"),
         ("controls={run=['stalled'],stall_step=7}", "controls.stall_step = 7 is no stage and no fork"),
         ("evaluation.now_fork_step=3", "evaluation.now_fork_step = 3 is not among evaluation.fork_steps"),
