@@ -9,6 +9,7 @@ from typing import Any
 import rich.box
 import rich.console
 import rich.live
+import rich.markup
 import rich.table
 import rich.text
 
@@ -38,9 +39,8 @@ def show(sweep: SweepDir, *, watch: bool | None = None, console: rich.console.Co
         console.print(table(sweep, plan, states))
     for name, state in states.items():
         if state["error"]:
-            console.print(
-                f"{name}: [{_COLOURS[state['state']]}]{state['state']}[/] {state['error']}", highlight=False
-            )
+            told = rich.markup.escape(state["error"])  # it may hold brackets: paths, package extras
+            console.print(f"{name}: [{_COLOURS[state['state']]}]{state['state']}[/] {told}", highlight=False)
     if (sweep.path / "table.csv").exists():
         console.print(f"table: {(sweep.path / 'table.csv').resolve()}", highlight=False, soft_wrap=True)
 
@@ -62,7 +62,7 @@ def table(sweep: SweepDir, plan: Mapping[str, Any], states: Mapping[str, Mapping
         name, state = point["name"], states[point["name"]]
         colour = _COLOURS.get(state["state"], "")
         found.add_row(
-            *(str(value) for value in point["values"].values()),
+            *(rich.markup.escape(str(value)) for value in point["values"].values()),
             f"[{colour}]{state['state']}[/]" if colour else state["state"],
             _progress(state),
             _duration(left[name]),
