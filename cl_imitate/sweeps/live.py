@@ -42,7 +42,8 @@ def show(sweep: SweepDir, *, watch: bool | None = None, console: rich.console.Co
             told = rich.markup.escape(state["error"])  # it may hold brackets: paths, package extras
             console.print(f"{name}: [{_COLOURS[state['state']]}]{state['state']}[/] {told}", highlight=False)
     if (sweep.path / "table.csv").exists():
-        console.print(f"table: {(sweep.path / 'table.csv').resolve()}", highlight=False, soft_wrap=True)
+        written = (sweep.path / "table.csv").resolve()
+        console.print(f"table: {written}", highlight=False, markup=False, soft_wrap=True)
 
 
 def table(sweep: SweepDir, plan: Mapping[str, Any], states: Mapping[str, Mapping]) -> rich.console.Group:
