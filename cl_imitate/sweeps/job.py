@@ -89,8 +89,11 @@ def _together(stage: str, runs: dict[str, Run], board: "_Board") -> None:
     except InterruptedRunError:
         raise
     except Exception:
-        if len(names) > 1:
-            traceback.print_exc()
+        if len(names) == 1:  # then it was tried alone
+            with board.failing(names[0]):
+                raise
+            return
+        traceback.print_exc()
         for name in names:
             if not runs[name].folder.is_done(stage):
                 _alone(stage, name, runs[name], board)
