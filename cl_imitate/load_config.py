@@ -112,10 +112,14 @@ def _without_none(value: Any) -> Any:
 
 def _read(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}). Give the path of a config file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not UTF-8, which TOML is written in ({error}). Save it as UTF-8."
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error

@@ -52,7 +52,7 @@ class RunDir:
     @property
     def manifest(self) -> dict[str, Any]:
         """manifest.json as it stands."""
-        return json.loads((self.path / "manifest.json").read_text())
+        return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage has finished in this folder; of the last one, whether its verdict is there too."""
@@ -219,7 +219,7 @@ class RunDir:
         """One line of metrics.jsonl, from a job's first process."""
         if not processes.is_first():
             return
-        with (self.path / "metrics.jsonl").open("a") as stream:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
 
     def write_json(self, name: str, value: Any) -> None:
@@ -250,9 +250,9 @@ def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> 
     manifest = path / "manifest.json"
     if manifest.exists():
         try:
-            content = json.loads(manifest.read_text())
+            content = json.loads(manifest.read_text(encoding="utf-8"))
             found, _ = content["fingerprint"], content["stages"]
-        except (json.JSONDecodeError, KeyError) as error:
+        except (ValueError, KeyError) as error:
             raise ValueError(
                 f"{manifest} is damaged, or not a run's ({error}). Use another --run-dir."
             ) from error
@@ -269,7 +269,7 @@ def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> 
     try:
         first = {"fingerprint": fingerprint, **_circumstances(), "stages": {}}
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.toml").write_text(config_text)
+        (path / "config.toml").write_text(config_text, encoding="utf-8", newline="\n")
         write_json(manifest, first)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}). Use another --run-dir.") from error
@@ -281,7 +281,7 @@ def _is_barely_begun(path: pathlib.Path, config_text: str) -> bool:
     names = {file.name for file in path.iterdir()}
     if not names <= {"config.toml", "manifest.json.tmp"}:
         return False
-    return "config.toml" not in names or config_text.startswith((path / "config.toml").read_text())
+    return "config.toml" not in names or config_text.encode().startswith((path / "config.toml").read_bytes())
 
 
 def _circumstances() -> dict[str, Any]:
@@ -378,5 +378,5 @@ def _remove(path: pathlib.Path) -> None:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """A JSON file, replaced whole."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -21,9 +21,9 @@ def show(path: pathlib.Path) -> None:
       ValueError: `path` is not a run's folder.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         done = manifest["stages"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a run's folder: manifest.json cannot be read ({error}).") from error
     console = rich.console.Console()
     parts = [f"{name} {done[name]['seconds']:.0f} s" for name in STAGES if name in done]
@@ -38,8 +38,8 @@ def show(path: pathlib.Path) -> None:
     if not (path / "verdict.json").exists():
         return
     try:
-        decided = json.loads((path / "verdict.json").read_text())
-    except json.JSONDecodeError as error:
+        decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
             f"{path / 'verdict.json'} is damaged ({error}). Redo it: `cl-imitate report --again --run-dir {path}`."
         ) from error

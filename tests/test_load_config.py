@@ -154,6 +154,10 @@ def test_files_that_are_missing_or_not_toml_are_named(tmp_path):
         load_config.load(tmp_path / "nowhere.toml")
     with pytest.raises(ValueError, match="not valid TOML"):
         load_config.load(write(tmp_path, "name = "))
+    path = tmp_path / "latin.toml"
+    path.write_bytes('name = "café"'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.toml: not UTF-8.*Save it as UTF-8"):
+        load_config.load(path)
     with pytest.raises(ValueError, match="the key environment is missing"):
         load_config.load(write(tmp_path, 'name = "x"\n'))
 

@@ -1,3 +1,4 @@
+import io
 import json
 import pathlib
 import re
@@ -5,7 +6,7 @@ import time
 
 import pytest
 
-from cl_imitate import circumstances, run_dir
+from cl_imitate import circumstances, load_config, run_dir
 from cl_imitate.run_dir import disk_use, open_run
 
 
@@ -51,6 +52,19 @@ def test_a_damaged_manifest_is_named(tmp_path):
         open_run(run.path, fingerprint="a", config_text="")
 
 
+def test_a_config_is_kept_as_it_is_whatever_the_encoding_of_the_place(tmp_path, monkeypatch):
+    text = 'name = "naïve"\n[environment]\nfamily = "lock"\n'
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, stacklevel=2: encoding or "ascii")
+    (tmp_path / "c.toml").write_text(text, encoding="utf-8")
+    written = load_config.dump(load_config.load(tmp_path / "c.toml"))
+    run = open_run(tmp_path / "r", fingerprint="a", config_text=written)
+    run.log(stage="train")
+    assert load_config.load(run.path / "config.toml").name == "naïve"
+    (run.path / "manifest.json").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        open_run(run.path, fingerprint="a", config_text=written)
+
+
 def test_a_file_is_no_run_folder(tmp_path):
     (tmp_path / "f").write_text("mine")
     with pytest.raises(ValueError, match="is a file"):
@@ -79,6 +93,9 @@ def test_a_folder_with_somebody_elses_config_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="not empty"):
         open_run(tmp_path, fingerprint="f" * 64, config_text="whole")
     assert (tmp_path / "config.toml").read_text() == "mine"
+    (tmp_path / "config.toml").write_bytes(b"\xff")  # in another encoding
+    with pytest.raises(ValueError, match="not empty"):
+        open_run(tmp_path, fingerprint="f" * 64, config_text="whole")
 
 
 def attempt_that_is_killed(run, seconds):

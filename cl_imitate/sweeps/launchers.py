@@ -126,5 +126,5 @@ def _release_programs() -> None:
     """A CPU's program keeps some tens of memory maps, and past Linux's limit of them the next one crashes the process.
     What is released is read again from the cache on disk."""
     with contextlib.suppress(OSError):  # other systems have no such file, and no such limit
-        if len(pathlib.Path("/proc/self/maps").read_text().splitlines()) > _MAX_MAPS:
+        if len(pathlib.Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()) > _MAX_MAPS:
             jax.clear_caches()

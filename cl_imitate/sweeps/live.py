@@ -119,7 +119,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _verdict(sweep: SweepDir, name: str) -> dict[str, Any]:
-    return json.loads((sweep.run_path(name) / "verdict.json").read_text())
+    return json.loads((sweep.run_path(name) / "verdict.json").read_text(encoding="utf-8"))
 
 
 def _asked(decided: Mapping[str, Any]) -> Sequence[str]:
