@@ -222,6 +222,19 @@ class RunDir:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
 
+    def forget_log(self, *, after_update: int, **of: Any) -> None:
+        """Drop those lines of metrics.jsonl that hold `of` and a later update: what they tell is done again.
+
+        So is a line that a kill has cut short.
+        """
+        file = self.path / "metrics.jsonl"
+        if not processes.is_first() or not file.exists():
+            return
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not _is_later(line, after_update, of)]
+        if len(kept) < len(lines):
+            _replace_text(file, "".join(kept))
+
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file of the run, replaced whole; a job's first process writes it."""
         if processes.is_first():
@@ -375,8 +388,19 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _is_later(line: str, update: int, of: dict[str, Any]) -> bool:
+    if not line.endswith("\n"):
+        return True
+    told = json.loads(line)
+    return of.items() <= told.items() and told["update"] > update
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """A JSON file, replaced whole."""
+    _replace_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def _replace_text(path: pathlib.Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

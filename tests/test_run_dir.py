@@ -79,6 +79,23 @@ def test_metrics_are_a_line_each(tmp_path):
     assert [json.loads(line)["loss"] for line in lines] == [1.0, 0.5]
 
 
+def test_metrics_of_what_is_done_again_are_dropped_and_so_is_half_a_line(tmp_path):
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="")
+    run.forget_log(after_update=0)
+    for context in (16, 32):
+        for update in (10, 20, 30):
+            run.log(stage="train", context_steps=context, update=update)
+    with (run.path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"stage": "tr')
+    run.forget_log(after_update=20, stage="train", context_steps=32)
+    run.log(stage="train", context_steps=32, update=40)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [(one["context_steps"], one["update"]) for one in lines] == [
+        *((16, update) for update in (10, 20, 30)),
+        *((32, update) for update in (10, 20, 40)),
+    ]
+
+
 def test_a_folder_that_a_kill_left_at_the_very_beginning_is_begun_again(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.toml").write_text("who")
