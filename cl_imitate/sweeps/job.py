@@ -32,6 +32,7 @@ class Job:
 
     sweep: pathlib.Path
     names: tuple[str, ...]
+    group: int = 0  # jobs of one group run the same compiled programs
     schedule: Schedule = dataclasses.field(default_factory=Schedule)  # its notice is that of the process
 
     def __str__(self) -> str:
