@@ -82,8 +82,6 @@ class RunDir:
     def _forget(self, stage: str) -> None:
         for artifact in _ARTIFACTS["report"]:
             _remove(self.path / artifact)
-        if stage in ("simulate", "gate"):
-            shutil.rmtree(self.path / "gate", ignore_errors=True)
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
@@ -91,6 +89,12 @@ class RunDir:
             _drop_continued(manifest, name)
             shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         write_json(self.path / "manifest.json", manifest)
+        gate, removing = self.path / "gate", self.path / "gate.removing"
+        if stage in ("simulate", "gate") and gate.exists():
+            # Nobody may take half of it for a gate: neither a point that would copy it, nor this one after a kill.
+            shutil.rmtree(removing, ignore_errors=True)
+            gate.rename(removing)
+            shutil.rmtree(removing, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -242,3 +242,22 @@ def test_a_kill_while_forgetting_leaves_no_verdict_that_is_stale_and_none_that_s
     verdict_is_there = (run.path / "verdict.json").exists()
     assert verdict_is_there == run.is_done("report") == (killed_at == 1)
     assert run.is_done("train")  # nothing was forgotten yet: the old weights are still those that are there
+
+
+def test_a_kill_while_a_gate_is_removed_leaves_none_by_word_or_by_file(tmp_path, monkeypatch):
+    run = with_every_stage_done(tmp_path / "r")
+    (run.path / "gate").mkdir()
+
+    def killed(path, ignore_errors=False):
+        if path.name.startswith("gate") and path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_dir.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.forget("gate")
+    assert not run.is_done("gate")
+    assert not (run.path / "gate").exists()
+    (run.path / "gate").mkdir()
+    run.forget("gate")  # though the last time left its half
+    assert not {path.name for path in run.path.iterdir()} & {"gate", "gate.removing"}

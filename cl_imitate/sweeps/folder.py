@@ -3,6 +3,7 @@
 sweep.json           the plan, written once: axes, points, their configurations
 states/<point>.json  where a point stands; written by the process that computes it, and by nobody else
 points/<point>/      its run folder, as any other
+gates/<gate>.lock    held by the job that is at this gate
 table.csv, table.parquet
 """
 

@@ -77,10 +77,10 @@ def _together(stage: str, runs: dict[str, Run], board: "_Board") -> None:
     if stage == "train":
         for name in [name for name in runs if name in board.alive]:
             if not has_own_gate(runs[name].experiment) and not runs[name].folder.is_done("gate"):
-                with board.failing(name):
+                board.at("gate", [name])
+                with board.failing(name), gates.turn(runs[name], board.sweep):
                     gates.share(runs[name], board.sweep)
-                if name in board.alive:
-                    _alone("gate", name, runs[name], board)
+                    STAGE_FUNCTIONS["gate"](runs[name])
     names = [name for name in runs if name in board.alive and not runs[name].folder.is_done(stage)]
     if not names:
         return
