@@ -146,6 +146,11 @@ def _check_imitator(experiment: config.Experiment, need: Need) -> None:
         imitator.refill_steps < min(contexts),
         f"imitator.refill_steps = {imitator.refill_steps} is not below the shortest context, {min(contexts)}",
     )
+    need(
+        imitator.attention_steps <= min(contexts),
+        f"imitator.attention_steps = {imitator.attention_steps} is above the shortest context, {min(contexts)}: its "
+        "windows in training would hold no such distances. Make it at most that, or 0 for the whole context",
+    )
 
 
 def _check_learner(experiment: config.Experiment, need: Need) -> None:
@@ -170,6 +175,12 @@ def _check_training(experiment: config.Experiment, need: Need) -> None:
     need(
         training.num_validation < recorded,
         f"training.num_validation = {training.num_validation} is not below simulation.num_recorded = {recorded}",
+    )
+    most = 1 << 32
+    need(
+        training.first_seed + training.num_seeds <= most,
+        f"training.first_seed = {training.first_seed} + training.num_seeds = {training.num_seeds} is above {most}, and "
+        "imitators' numbers would begin anew at 0. Take a smaller first_seed",
     )
     need(
         training.checkpoint_rule == "last" or training.num_validation > 0,

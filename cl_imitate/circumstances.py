@@ -42,8 +42,10 @@ def git_revision() -> str | None:
 def seconds_since_start() -> float:
     """How long this process has lived; where the system does not tell, since this module was imported."""
     try:
-        ticks = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        uptime = float(pathlib.Path("/proc/uptime").read_text().split()[0])
+        ticks = int(
+            pathlib.Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        )
+        uptime = float(pathlib.Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         return uptime - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return time.time() - _IMPORTED

@@ -170,10 +170,12 @@ def _run_stages(command: Run | OneStage | Fork) -> None:
         run, parent = _open(command, notice)
         try:
             _run_noticed(command, run, parent)
+        except FileExistsError:  # ours, which says what to do
+            raise
         except OSError as error:
             raise ValueError(
-                f"{error.filename or run.path} cannot be written or read ({error.strerror}). Usual cause: a full disk, "
-                "or a folder without write permission. Mend it, then go on (run: with --resume)."
+                f"{error.filename or run.path} cannot be written or read ({error.strerror or error}). Usual cause: a "
+                "full disk, or a folder without write permission. Mend it, then go on (run: with --resume)."
             ) from error
 
 

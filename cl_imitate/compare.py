@@ -66,7 +66,7 @@ def compare(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     figure = comparison([(one.name, one.verdict) for one in runs], runs[0].experiment.rules)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "comparison.csv").write_text(to_csv(runs, excesses))
+        (out / "comparison.csv").write_text(to_csv(runs, excesses), encoding="utf-8")
         (out / "comparison.png").write_bytes(figure.png)
         (out / "index.html").write_text(_page(runs, figure, found, nearer), encoding="utf-8")
     except OSError as error:
@@ -86,9 +86,9 @@ def load(path: pathlib.Path) -> ComparedRun:
     if not (path / "verdict.json").is_file():
         raise ValueError(f"{path} has no verdict yet. Finish it: `cl-imitate run --resume --run-dir {path}`.")
     try:
-        decided = json.loads((path / "verdict.json").read_text())
+        decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
         verdict.rows(decided)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path / 'verdict.json'} is damaged ({error}). Redo it: `cl-imitate report --again --run-dir {path}`."
         ) from error

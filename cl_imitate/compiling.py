@@ -1,5 +1,11 @@
-"""What this process has spent on compiling, as jax reports it. Reading a program from the cache counts too."""
+"""What this process has spent on compiling, as jax reports it, and how it lets go of what was compiled.
 
+Reading a program from the cache counts as compiling too.
+"""
+
+import contextlib
+import ctypes
+import gc
 import threading
 import time
 
@@ -29,3 +35,17 @@ def seconds() -> float:
     """Seconds since this module was imported in which a program was being compiled."""
     with _lock:
         return sum(end - start for start, end in _spans)
+
+
+def release_programs() -> None:
+    """Let go of every compiled program, and give the memory that it took back to the system.
+
+    A program that is asked for again is traced again, and read from the cache on disk. The C library keeps what is
+    freed for itself unless it is told otherwise, and programs are most of what a small run takes.
+    """
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(
+        OSError, AttributeError, TypeError
+    ):  # glibc has this call, and others do without
+        ctypes.CDLL(None).malloc_trim(0)

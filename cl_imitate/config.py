@@ -19,6 +19,7 @@ def _config(cls: type) -> type:
 Positive = Annotated[int, pydantic.Field(gt=0)]
 Natural = Annotated[int, pydantic.Field(ge=0)]
 Rate = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+Seed = Annotated[int, pydantic.Field(ge=0, lt=1 << 32)]  # so many can keys tell apart
 PositiveFloat = Annotated[float, pydantic.Field(gt=0.0)]
 
 Products = Literal["float32", "tf32", "bfloat16"]
@@ -251,7 +252,7 @@ class Training:
     """members: each imitator is trained on one device, as many of them at once as there are devices. data: the devices
     that are left then share each imitator's batch. fsdp: and they share its weights and the optimiser's state."""
     num_seeds: Positive = 3
-    first_seed: Natural = (
+    first_seed: Seed = (
         0  # imitators are numbered from here on: other numbers, other initialisations and batches
     )
     block_size: Natural = 0
@@ -450,7 +451,7 @@ class Experiment:
     """One run, whole."""
 
     name: str
-    seed: Natural = 0
+    seed: Seed = 0
     environment: Environment
     shapes: Shapes = dataclasses.field(default_factory=Shapes)
     learner: Learner = dataclasses.field(default_factory=Learner)

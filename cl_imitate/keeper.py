@@ -264,7 +264,7 @@ def _write_seal(path: pathlib.Path, told: dict[str, Any]) -> None:
     seal = path.with_suffix(".json")
     temporary = seal.with_suffix(".tmp")
     content = {**told, "files": files}
-    temporary.write_text(json.dumps({"content": content, "sha256": _sha256_of(content)}))
+    temporary.write_text(json.dumps({"content": content, "sha256": _sha256_of(content)}), encoding="utf-8")
     temporary.replace(seal)
 
 
@@ -273,13 +273,13 @@ def _sha256_of(content: Any) -> str:
 
 
 def _told(seal: pathlib.Path) -> dict[str, Any]:
-    return json.loads(seal.read_text())["content"]
+    return json.loads(seal.read_text(encoding="utf-8"))["content"]
 
 
 def _damage(path: pathlib.Path, seal: pathlib.Path) -> str | None:
     """What is wrong with a save or result, or None."""
     try:
-        whole = json.loads(seal.read_text())
+        whole = json.loads(seal.read_text(encoding="utf-8"))
         content, expected = whole["content"], whole["sha256"]
         files = content["files"]
     except (OSError, ValueError, KeyError, TypeError):

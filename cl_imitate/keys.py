@@ -38,7 +38,7 @@ class Stream(enum.IntEnum):
 
 
 def root(seed: int) -> jax.Array:
-    """The one key of a run, from its master seed."""
+    """The one key of a run, from its master seed, 0 <= seed < 2**32 (jax takes larger ones modulo that)."""
     return jax.random.key(seed)
 
 

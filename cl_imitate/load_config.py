@@ -112,10 +112,14 @@ def _without_none(value: Any) -> Any:
 
 def _read(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}). Give the path of a config file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not UTF-8, which TOML is written in ({error}). Save it as UTF-8."
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
@@ -178,35 +182,38 @@ def set_value(values: dict[str, Any], key: str, value: Any, *, origin: str) -> N
 def _explain(error: pydantic.ValidationError) -> str:
     """The first problem in one line: dotted key, what was given, what is allowed."""
     problem = error.errors()[0]
-    where = [str(part) for part in problem["loc"] if part not in _FAMILIES]
+    where, inside = _followed(problem["loc"])
     dotted = ".".join(where)
-    given = problem.get("input")
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(problem["loc"][:-1])
+        known = [field.name for field in dataclasses.fields(inside)]
         near = difflib.get_close_matches(where[-1], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
         return f"unknown key {dotted} ({hint})"
     if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"the key {dotted} is missing"
-    return f"{dotted} = {given!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    # What may be one thing or another has a problem with each.
+    allowed = [one["msg"] for one in error.errors() if _followed(one["loc"])[0] == where]
+    told = ", or ".join([allowed[0], *(one.removeprefix("Input should be ") for one in allowed[1:])])
+    return f"{dotted} = {problem.get('input')!r}: {told[0].lower()}{told[1:]}"
 
 
-_FAMILIES = ("lock", "dark_room", "key_to_door", "bandit", "random_mdp", "minatar")
+def _followed(location: tuple[int | str, ...]) -> tuple[list[str], type]:
+    """The keys that lead to a validation error, and the dataclass that the last of them is, or should be, a field of.
 
-
-def _known_keys(location: tuple) -> list[str]:
-    """The field names of the dataclass at a location of a validation error."""
-    current: Any = config.Experiment
+    Pydantic's location also says which of several alternatives was tried; that is no key.
+    """
+    keys, inside, current = [], config.Experiment, config.Experiment
     for part in location:
+        options = _options(current)
         if isinstance(part, int):
-            continue
-        if part in _FAMILIES:
-            options = [option for option in _options(current) if getattr(option, "family", None) == part]
-            current = options[0] if options else current
-        else:
-            hints = typing.get_type_hints(_dataclass_of(current), include_extras=False)
-            current = hints.get(part, current)
-    return [field.name for field in dataclasses.fields(_dataclass_of(current))]
+            keys.append(str(part))
+        elif len(options) == 1:
+            keys.append(part)
+            [inside] = options
+            current = typing.get_type_hints(inside).get(part)
+        else:  # an environment's family, or "int" or "str" of a key that may be both
+            current = next((one for one in options if getattr(one, "family", None) == part), None)
+    return keys, inside
 
 
 def _options(annotation: Any) -> list[type]:
@@ -216,7 +223,3 @@ def _options(annotation: Any) -> list[type]:
     inner = typing.get_args(annotation)
     is_nested = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None
     return [option for part in inner for option in _options(part)] if is_nested else []
-
-
-def _dataclass_of(annotation: Any) -> type:
-    return (_options(annotation) or [config.Experiment])[0]

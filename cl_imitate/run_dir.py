@@ -52,7 +52,7 @@ class RunDir:
     @property
     def manifest(self) -> dict[str, Any]:
         """manifest.json as it stands."""
-        return json.loads((self.path / "manifest.json").read_text())
+        return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage has finished in this folder; of the last one, whether its verdict is there too."""
@@ -82,8 +82,6 @@ class RunDir:
     def _forget(self, stage: str) -> None:
         for artifact in _ARTIFACTS["report"]:
             _remove(self.path / artifact)
-        if stage in ("simulate", "gate"):
-            shutil.rmtree(self.path / "gate", ignore_errors=True)
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
@@ -91,6 +89,12 @@ class RunDir:
             _drop_continued(manifest, name)
             shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         write_json(self.path / "manifest.json", manifest)
+        gate, removing = self.path / "gate", self.path / "gate.removing"
+        if stage in ("simulate", "gate") and gate.exists():
+            # Nobody may take half of it for a gate: neither a point that would copy it, nor this one after a kill.
+            shutil.rmtree(removing, ignore_errors=True)
+            gate.rename(removing)
+            shutil.rmtree(removing, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -219,8 +223,21 @@ class RunDir:
         """One line of metrics.jsonl, from a job's first process."""
         if not processes.is_first():
             return
-        with (self.path / "metrics.jsonl").open("a") as stream:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **metrics}) + "\n")
+
+    def forget_log(self, *, after_update: int, **of: Any) -> None:
+        """Drop those lines of metrics.jsonl that hold `of` and a later update: what they tell is done again.
+
+        So is a line that a kill has cut short.
+        """
+        file = self.path / "metrics.jsonl"
+        if not processes.is_first() or not file.exists():
+            return
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not _is_later(line, after_update, of)]
+        if len(kept) < len(lines):
+            _replace_text(file, "".join(kept))
 
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file of the run, replaced whole; a job's first process writes it."""
@@ -250,9 +267,9 @@ def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> 
     manifest = path / "manifest.json"
     if manifest.exists():
         try:
-            content = json.loads(manifest.read_text())
+            content = json.loads(manifest.read_text(encoding="utf-8"))
             found, _ = content["fingerprint"], content["stages"]
-        except (json.JSONDecodeError, KeyError) as error:
+        except (ValueError, KeyError) as error:
             raise ValueError(
                 f"{manifest} is damaged, or not a run's ({error}). Use another --run-dir."
             ) from error
@@ -269,7 +286,7 @@ def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> 
     try:
         first = {"fingerprint": fingerprint, **_circumstances(), "stages": {}}
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.toml").write_text(config_text)
+        (path / "config.toml").write_text(config_text, encoding="utf-8", newline="\n")
         write_json(manifest, first)
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}). Use another --run-dir.") from error
@@ -281,7 +298,7 @@ def _is_barely_begun(path: pathlib.Path, config_text: str) -> bool:
     names = {file.name for file in path.iterdir()}
     if not names <= {"config.toml", "manifest.json.tmp"}:
         return False
-    return "config.toml" not in names or config_text.startswith((path / "config.toml").read_text())
+    return "config.toml" not in names or config_text.encode().startswith((path / "config.toml").read_bytes())
 
 
 def _circumstances() -> dict[str, Any]:
@@ -375,8 +392,19 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _is_later(line: str, update: int, of: dict[str, Any]) -> bool:
+    if not line.endswith("\n"):
+        return True
+    told = json.loads(line)
+    return of.items() <= told.items() and told["update"] > update
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """A JSON file, replaced whole."""
+    _replace_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def _replace_text(path: pathlib.Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import rich.box
 import rich.console
+import rich.markup
 import rich.table
 
 from cl_imitate.evaluation import verdict
@@ -20,29 +21,30 @@ def show(path: pathlib.Path) -> None:
       ValueError: `path` is not a run's folder.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         done = manifest["stages"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a run's folder: manifest.json cannot be read ({error}).") from error
     console = rich.console.Console()
     parts = [f"{name} {done[name]['seconds']:.0f} s" for name in STAGES if name in done]
     compiling = sum(facts.get("compile_seconds", 0.0) for facts in done.values())
     if compiling:
         parts.append(f"compiling took {compiling:.0f} s of that")
-    console.print(f"[bold]{path}[/]  {', '.join(parts) or 'no stage has finished'}", highlight=False)
+    told = ", ".join(parts) or "no stage has finished"
+    console.print(f"[bold]{rich.markup.escape(str(path))}[/]  {told}", highlight=False)
     for line in _story(manifest):
         console.print(line, highlight=False, markup=False)
     console.print(_disk_use(path), highlight=False)
     if not (path / "verdict.json").exists():
         return
     try:
-        decided = json.loads((path / "verdict.json").read_text())
-    except json.JSONDecodeError as error:
+        decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
             f"{path / 'verdict.json'} is damaged ({error}). Redo it: `cl-imitate report --again --run-dir {path}`."
         ) from error
     for reason in decided["void"]:
-        console.print(f"[bold red]VOID[/] {reason}", highlight=False)
+        console.print(f"[bold red]VOID[/] {rich.markup.escape(reason)}", highlight=False)
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for name in verdict.COLUMNS:
         table.add_column(name)
@@ -51,7 +53,8 @@ def show(path: pathlib.Path) -> None:
     console.print(table, highlight=False)
     words = {True: "passed", False: "FAILED", None: "not run"}
     console.print(f"gate: {words[decided['gate']['passed']]}", highlight=False)
-    console.print(f"report: {(path / 'report' / 'index.html').resolve()}", highlight=False, soft_wrap=True)
+    report = (path / "report" / "index.html").resolve()
+    console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _story(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -19,10 +19,9 @@ import json
 import pathlib
 import sys
 
-import jax
 import numpy as np
 
-from cl_imitate import load_config
+from cl_imitate import compiling, load_config
 from cl_imitate.evaluation import horizon
 from cl_imitate.evaluation.horizon import Break
 from cl_imitate.evaluation.needed import Needed, bisect
@@ -125,7 +124,7 @@ def _ask(arguments: argparse.Namespace, point: str, size: int) -> dict:
         run = open_stage_run(experiment, folder, CONFIG.parent, Schedule(notice=notice))
         with run.folder.lock():
             run_all(run)
-    jax.clear_caches()  # a CPU's program keeps memory maps, of which a process has a limited number
+    compiling.release_programs()  # the next size has programs of its own
     [found] = points.read(folder)
     return {
         "answer": found.process.answer,

@@ -1,10 +1,13 @@
 """Seconds of compiling are those of a clock, however many threads compile."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from cl_imitate import compiling
+from tests.compiles import count_compiles
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -37,3 +40,26 @@ def test_compiling_a_program_counts():
     before = compiling.seconds()
     jax.jit(lambda x: jnp.sin(x) + before)(jnp.arange(3.0)).block_until_ready()
     assert compiling.seconds() > before
+
+
+def test_what_was_compiled_is_let_go_of(monkeypatch):
+    called = []
+    library = types.SimpleNamespace(malloc_trim=lambda pad: called.append(("trim", pad)))
+    monkeypatch.setattr(compiling.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(compiling.gc, "collect", lambda: called.append("collect"))
+    double = jax.jit(lambda x: 2 * x)
+    double(jnp.arange(3.0))
+    compiling.release_programs()
+    assert called == ["collect", ("trim", 0)]
+    with count_compiles() as compiled:
+        double(jnp.arange(3.0))
+    assert len(compiled) > 0
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError, TypeError])
+def test_programs_are_let_go_of_where_the_c_library_is_another(monkeypatch, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(compiling.ctypes, "CDLL", fail)
+    compiling.release_programs()

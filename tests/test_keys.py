@@ -19,3 +19,13 @@ def test_streams_members_and_seeds_are_all_different():
         for index in (0, 1)
     ]
     assert len(set(data)) == len(data) == 4 * len(keys.Stream)
+
+
+def test_the_largest_seeds_and_numbers_that_a_config_allows_have_keys_of_their_own():
+    seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 1]
+    assert len({tuple(np.asarray(jax.random.key_data(keys.root(seed)))) for seed in seeds}) == len(seeds)
+    for first in (2**31 - 2, 2**32 - 3):
+        numbered = jax.random.key_data(keys.members(keys.root(3), 3, first=first))
+        alone = [jax.random.key_data(keys.member(keys.root(3), first + index)) for index in range(3)]
+        np.testing.assert_array_equal(numbered, np.stack(alone))
+    assert len({tuple(row) for row in np.asarray(numbered)}) == 3

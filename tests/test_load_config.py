@@ -57,12 +57,28 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("learner.discount=1.5", "learner.discount = 1.5"),
         ("learner.loss=cubic", "learner.loss = 'cubic'"),
         ("environment.family=pong", "environment"),
+        (
+            "environment={family='cart_pole',max_steps=9}",
+            "unknown key environment.max_steps (did you mean max_episode_steps?)",
+        ),
+        ("environment={family='cart_pole',max_episode_steps=0}", "environment.max_episode_steps = 0: input"),
+        (
+            "evaluation.rungs=[{rung='4',name='a',environment={family='cart_pole',length=9}}]",
+            "unknown key evaluation.rungs.0.environment.length (known keys here: family, max_episode_steps)",
+        ),
+        ("simulation.block_size=atuo", "block_size = 'atuo': input should be a valid integer, or 'auto'"),
+        ("simulation.block_size=0", "simulation.block_size = 0: input should be greater than 0, or 'auto'"),
         ("controls.run=['shams']", "controls.run.0 = 'shams'"),
         ("controls={run=['stalled'],stall_step=7}", "controls.stall_step = 7 is no stage and no fork"),
         ("evaluation.now_fork_step=3", "evaluation.now_fork_step = 3 is not among evaluation.fork_steps"),
         ("evaluation.block_steps=37", "is not a multiple of evaluation.block_steps = 37"),
         ("imitator.width=63", "imitator.width = 63"),
         ("imitator.refill_steps=500", "imitator.refill_steps = 500"),
+        ("imitator.attention_steps=129", "attention_steps = 129 is above the shortest context, 128"),
+        (
+            "imitator.attention_steps=33&imitator.also_context_steps=[32]",
+            "imitator.attention_steps = 33 is above the shortest context, 32",
+        ),
         ("evaluation.stage_steps=[700]", "evaluation.stage_steps holds 700"),
         ("evaluation.months=[{start_step=600,later_steps=80}]", "is past the last fork"),
         ("evaluation.rungs=[{rung='2',name='a',variant=['mirror']}]", "(did you mean variants?)"),
@@ -73,6 +89,13 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("seed", "write it as key=value"),
         ("name.x=3", "name is not a table"),
         ("seed=true", "seed = True"),
+        ("seed=4294967296", "seed = 4294967296: input should be less than 4294967296"),
+        ("seed=9223372036854775808", "seed = 9223372036854775808"),
+        ("training.first_seed=4294967296", "training.first_seed = 4294967296"),
+        (
+            "training.first_seed=4294967294&training.num_seeds=3",
+            "training.first_seed = 4294967294 + training.num_seeds = 3 is above 4294967296",
+        ),
         ("environment.resets=yes", "environment.resets = 'yes'"),
         ("imitator.dropout=1.0", "imitator.dropout = 1.0"),
         ("evaluation.block_steps=8", "evaluation.block_steps = 8 is shorter than an episode"),
@@ -101,6 +124,12 @@ def test_bad_input_is_named_in_one_line(tmp_path, override, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("steps", [0, 32])
+def test_a_layer_may_attend_to_all_of_the_shortest_context(tmp_path, steps):
+    changes = (f"imitator.attention_steps={steps}", "imitator.also_context_steps=[32]")
+    assert load_config.load(write(tmp_path, MINIMAL), changes).imitator.attention_steps == steps
+
+
 def test_the_rung_of_a_new_meaning_depends_on_what_the_imitator_was_trained_on(tmp_path):
     path = write(tmp_path, MINIMAL + 'symbols = "per_task"\n')
     rung = "evaluation.rungs=[{{rung='{}',name='a',variants=['new_symbols']}}]"
@@ -125,6 +154,10 @@ def test_files_that_are_missing_or_not_toml_are_named(tmp_path):
         load_config.load(tmp_path / "nowhere.toml")
     with pytest.raises(ValueError, match="not valid TOML"):
         load_config.load(write(tmp_path, "name = "))
+    path = tmp_path / "latin.toml"
+    path.write_bytes('name = "café"'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.toml: not UTF-8.*Save it as UTF-8"):
+        load_config.load(path)
     with pytest.raises(ValueError, match="the key environment is missing"):
         load_config.load(write(tmp_path, 'name = "x"\n'))
 

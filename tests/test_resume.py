@@ -17,7 +17,8 @@ from cl_imitate.interruption import InterruptedRunError, Notice
 from cl_imitate.keeper import Schedule
 from cl_imitate.run_dir import RunDir
 from cl_imitate.stages.artifacts import load_snapshot
-from cl_imitate.stages.corridor import run_all
+from cl_imitate.stages.corridor import STAGE_FUNCTIONS, run_all
+from cl_imitate.stages.courses import Course
 from cl_imitate.stages.run import open_stage_run
 from tests.test_scripts import load
 
@@ -101,6 +102,38 @@ def test_a_run_that_is_cut_off_when_all_parts_of_a_stage_are_done_ends_the_same(
     run(tmp_path / "cut", asked=10**9, overrides=overrides)
     assert cut_off == ["simulate", "train", "evaluate", "report"]
     assert differences(artifacts(tmp_path / "cut"), artifacts(tmp_path / "whole")) == []
+
+
+def test_metrics_of_training_are_told_once_though_it_was_cut_off_and_done_again(tmp_path, monkeypatch):
+    one = open_stage_run(
+        load_config.load(SMOKE, TINY),
+        tmp_path,
+        SMOKE.parent,
+        Schedule(every_steps=4, every_seconds=0.0),
+    )
+
+    def told():
+        lines = (one.path / "metrics.jsonl").read_text().splitlines()
+        return [kill_runs.run_artifacts.without_times(json.loads(line)) for line in lines]
+
+    STAGE_FUNCTIONS["simulate"](one)
+    STAGE_FUNCTIONS["train"](one)
+    whole, add = told(), Course.add
+    assert [line["update"] for line in whole] == [2, 4, 6, 8]
+
+    def cut(self, measured):
+        add(self, measured)
+        if measured.update == 6:
+            raise RuntimeError("power cut")
+
+    one.folder.forget("train")
+    with monkeypatch.context() as patch:
+        patch.setattr(Course, "add", cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            STAGE_FUNCTIONS["train"](one)
+    assert one.folder.goes_on("train")
+    STAGE_FUNCTIONS["train"](one)
+    assert told() == whole
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import io
 import json
 import pathlib
 import re
@@ -5,7 +6,7 @@ import time
 
 import pytest
 
-from cl_imitate import circumstances, run_dir
+from cl_imitate import circumstances, load_config, run_dir
 from cl_imitate.run_dir import disk_use, open_run
 
 
@@ -51,6 +52,19 @@ def test_a_damaged_manifest_is_named(tmp_path):
         open_run(run.path, fingerprint="a", config_text="")
 
 
+def test_a_config_is_kept_as_it_is_whatever_the_encoding_of_the_place(tmp_path, monkeypatch):
+    text = 'name = "naïve"\n[environment]\nfamily = "lock"\n'
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, stacklevel=2: encoding or "ascii")
+    (tmp_path / "c.toml").write_text(text, encoding="utf-8")
+    written = load_config.dump(load_config.load(tmp_path / "c.toml"))
+    run = open_run(tmp_path / "r", fingerprint="a", config_text=written)
+    run.log(stage="train")
+    assert load_config.load(run.path / "config.toml").name == "naïve"
+    (run.path / "manifest.json").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        open_run(run.path, fingerprint="a", config_text=written)
+
+
 def test_a_file_is_no_run_folder(tmp_path):
     (tmp_path / "f").write_text("mine")
     with pytest.raises(ValueError, match="is a file"):
@@ -63,6 +77,23 @@ def test_metrics_are_a_line_each(tmp_path):
     run.log(stage="train", loss=0.5)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in lines] == [1.0, 0.5]
+
+
+def test_metrics_of_what_is_done_again_are_dropped_and_so_is_half_a_line(tmp_path):
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="")
+    run.forget_log(after_update=0)
+    for context in (16, 32):
+        for update in (10, 20, 30):
+            run.log(stage="train", context_steps=context, update=update)
+    with (run.path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"stage": "tr')
+    run.forget_log(after_update=20, stage="train", context_steps=32)
+    run.log(stage="train", context_steps=32, update=40)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [(one["context_steps"], one["update"]) for one in lines] == [
+        *((16, update) for update in (10, 20, 30)),
+        *((32, update) for update in (10, 20, 40)),
+    ]
 
 
 def test_a_folder_that_a_kill_left_at_the_very_beginning_is_begun_again(tmp_path):
@@ -79,6 +110,9 @@ def test_a_folder_with_somebody_elses_config_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="not empty"):
         open_run(tmp_path, fingerprint="f" * 64, config_text="whole")
     assert (tmp_path / "config.toml").read_text() == "mine"
+    (tmp_path / "config.toml").write_bytes(b"\xff")  # in another encoding
+    with pytest.raises(ValueError, match="not empty"):
+        open_run(tmp_path, fingerprint="f" * 64, config_text="whole")
 
 
 def attempt_that_is_killed(run, seconds):
@@ -208,3 +242,22 @@ def test_a_kill_while_forgetting_leaves_no_verdict_that_is_stale_and_none_that_s
     verdict_is_there = (run.path / "verdict.json").exists()
     assert verdict_is_there == run.is_done("report") == (killed_at == 1)
     assert run.is_done("train")  # nothing was forgotten yet: the old weights are still those that are there
+
+
+def test_a_kill_while_a_gate_is_removed_leaves_none_by_word_or_by_file(tmp_path, monkeypatch):
+    run = with_every_stage_done(tmp_path / "r")
+    (run.path / "gate").mkdir()
+
+    def killed(path, ignore_errors=False):
+        if path.name.startswith("gate") and path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_dir.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.forget("gate")
+    assert not run.is_done("gate")
+    assert not (run.path / "gate").exists()
+    (run.path / "gate").mkdir()
+    run.forget("gate")  # though the last time left its half
+    assert not {path.name for path in run.path.iterdir()} & {"gate", "gate.removing"}

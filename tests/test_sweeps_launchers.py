@@ -7,9 +7,10 @@ import pyarrow.parquet
 import pytest
 
 from cl_imitate.interruption import Notice
-from cl_imitate.sweeps import launchers
+from cl_imitate.sweeps import launchers, memory
 from cl_imitate.sweeps.folder import SweepDir
 from cl_imitate.sweeps.job import Job
+from cl_imitate.sweeps.sweep import run_sweep
 from tests.test_sweeps import ROOT, request
 
 AXES = '[sweep.axes]\n"learner.learning_rate" = [1e30, 1e29]\n'  # short lives: they diverge
@@ -82,6 +83,37 @@ def test_a_launcher_whose_package_is_missing_says_how_to_get_it(tmp_path, monkey
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=rf"pip install 'cl-imitate\[{name}\]'"):
         launchers.LAUNCHERS[name]([fake_job(tmp_path)], {}, Notice())
+
+
+@pytest.mark.parametrize(
+    ("num_maps", "released_after"),
+    [(10, ["b", "c"]), (40_000, ["a", "b", "c", "d"])],
+    ids=["few maps", "many"],
+)
+def test_programs_are_let_go_of_between_groups_and_where_they_take_too_many_maps(
+    monkeypatch, tmp_path, num_maps, released_after
+):
+    ran, released = [], []
+    monkeypatch.setattr(launchers, "run_job", lambda job, notice: ran.append(job.names[0]))
+    monkeypatch.setattr(launchers, "_num_maps", lambda: num_maps)
+    monkeypatch.setattr(launchers.compiling, "release_programs", lambda: released.append(ran[-1]))
+    groups = {"a": 1, "b": 1, "c": 2, "d": 3}
+    jobs = [Job(sweep=tmp_path, names=(name,), group=group) for name, group in groups.items()]
+    launchers.local(jobs, {}, Notice())
+    assert ran == list(groups)
+    assert released == released_after
+
+
+def test_the_waves_of_points_of_equal_shapes_are_one_group(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setitem(launchers.LAUNCHERS, "local", lambda jobs, *_: started.extend(jobs))
+    much = memory.Estimate(simulate=1 << 40, train=1, evaluate=1)
+    monkeypatch.setattr(memory, "estimate", lambda experiment: much)
+    asked = request(tmp_path, '[sweep.axes]\n"training.num_seeds" = [1, 2]\nseed = [0, 1]\n', memory_gib=1.0)
+    run_sweep(asked, Notice())
+    assert [(job.names, job.group) for job in started] == [
+        ((f"num_seeds={seeds},seed={seed}",), seeds) for seeds in (1, 2) for seed in (0, 1)
+    ]
 
 
 def test_the_local_launcher_has_no_options(tmp_path):

@@ -51,6 +51,18 @@ def test_states_progress_time_left_and_headline_figures_are_shown(sweep):
     assert "later" not in stream.getvalue()
 
 
+def test_brackets_in_values_and_errors_are_shown_as_they_are(sweep):
+    error = "pip install 'cl-imitate[slurm]', and [/tmp/a, /tmp/b] are no folders"
+    sweep.tell("seed=4", state="failed", stage="train", error=error)
+    plan = sweep.plan
+    plan["points"][4]["values"]["seed"] = "[/bold] ['red']"
+    write_json(sweep.path / "sweep.json", plan)
+    stream = io.StringIO()
+    live.show(sweep, watch=False, console=rich.console.Console(file=stream, width=150))
+    assert f"seed=4: failed {error}" in stream.getvalue()
+    assert "[/bold] ['red']" in stream.getvalue()
+
+
 def test_no_time_is_told_before_every_stage_was_seen(sweep):
     states = {
         "a": {"state": "running", "seconds": {"simulate": 3.0}},

@@ -1,5 +1,6 @@
 """The estimate grows with what memory grows with, and waves keep within the limit."""
 
+import os
 import tracemalloc
 
 import jax
@@ -86,3 +87,40 @@ def test_there_is_memory_here_and_it_is_said_where_the_figure_comes_from():
     found, source = memory.limit()
     assert 2**20 < found < 2**50
     assert source.startswith("0.")
+
+
+def system(root, *, free: int, limit: str, used: int, cached: int):
+    """The files of a Linux system that has so many bytes free, and so many of a group's limit used."""
+    group = root / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (root / "proc").mkdir()
+    (root / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {free // 1024} kB\n")
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{used}\n")
+    (group / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\nactive_file 7\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"free": 8 << 20, "limit": "max", "used": 5, "cached": 3}, 8 << 20),
+        ({"free": 8 << 20, "limit": f"{6 << 20}", "used": 5 << 20, "cached": 3 << 20}, 4 << 20),
+        ({"free": 8 << 20, "limit": f"{6 << 20}", "used": 7 << 20, "cached": 0}, 0),
+        ({"free": 8 << 20, "limit": f"{6 << 20}", "used": 1 << 20, "cached": 2 << 20}, 6 << 20),
+    ],
+)
+def test_a_group_s_limit_counts_without_files_that_it_could_let_go_of(tmp_path, told, expected):
+    assert memory._available(system(tmp_path, **told)) == expected
+
+
+def test_where_the_system_tells_less_the_figure_says_so(tmp_path, monkeypatch):
+    assert memory._available(tmp_path) is None
+    monkeypatch.setattr(memory, "_available", lambda: None)
+    found, source = memory.limit()
+    assert found == pytest.approx(0.35 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), rel=1e-6)
+    assert source == "0.35 of this machine's memory"
+    monkeypatch.delattr(memory.os, "sysconf")
+    found, source = memory.limit()
+    assert found == 4 << 30
+    assert "--memory-gib" in source

@@ -221,10 +221,10 @@ def join(path: pathlib.Path) -> None:
     Raises:
       ValueError: a writer has not closed.
     """
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     if manifest["shards"]:
         return
-    parts = [json.loads(file.read_text()) for file in path.glob("part_*.json")]
+    parts = [json.loads(file.read_text(encoding="utf-8")) for file in path.glob("part_*.json")]
     counted = sum(end - first for first, end in (part["learners"] for part in parts))
     if counted != manifest["num_learners"]:
         raise ValueError(
@@ -239,7 +239,7 @@ def join(path: pathlib.Path) -> None:
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
     temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(value, indent=1))
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
     temporary.replace(path)
 
 
@@ -320,8 +320,8 @@ def open_store(
     """
     fix = _fix(path)
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}/manifest.json cannot be read ({error}). {fix}") from error
     if manifest["fingerprint"] != fingerprint:
         raise ValueError(

@@ -20,12 +20,16 @@ def gate_stage(run: Run) -> None:
         done = gate.folder.manifest["stages"]
         facts["fingerprint"] = gate.folder.fingerprint
         facts["frozen"] = done["evaluate"]["frozen"]
-        if (name := gate.folder.manifest.get("copied_from")) is not None:
-            facts["copied_from"] = name  # a point of the same sweep, whose seconds and updates these are
         # Those of all attempts at its stages, where this stage itself only knows of what it saw the end of.
-        for name in ("seconds", "compile_seconds"):
-            facts[name] = round(sum(one[name] for one in done.values()), 2)
-        facts["td_updates"] = sum(one.get("td_updates", 0) for one in done.values())
+        spent = {
+            name: round(sum(one[name] for one in done.values()), 2) for name in ("seconds", "compile_seconds")
+        }
+        spent["td_updates"] = sum(one.get("td_updates", 0) for one in done.values())
+        if (name := gate.folder.manifest.get("copied_from")) is None:
+            facts.update(spent)
+        else:  # a point of the same sweep, which counts them as its own
+            facts.update({key: type(value)(0) for key, value in spent.items()})
+            facts.update(copied_from=name, copied=spent)
 
 
 STAGE_FUNCTIONS = {

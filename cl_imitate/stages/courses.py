@@ -112,6 +112,9 @@ class Course:
             self.member_keys, imitator=self.imitator, training=experiment.training
         )
         self.state, self.losses = _begin_or_go_on(newborn, study.source, study.keeper, self.part)
+        study.run.folder.forget_log(
+            after_update=int(self.state.update), stage="train", context_steps=context_steps
+        )
 
     @property
     def tokens(self) -> int:

@@ -37,8 +37,8 @@ def open_finished(path: pathlib.Path) -> Run:
       ValueError: there is no run, or its configuration is not the one that made it, or its simulate stage is not done.
     """
     try:
-        fingerprint = json.loads((path / "manifest.json").read_text())["fingerprint"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        fingerprint = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path / 'manifest.json'} cannot be read ({error}), and without it there is no run to fork there. If the "
             "run was moved, name it again: --parent NEW_PATH beside the fork's --run-dir."

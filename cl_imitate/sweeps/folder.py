@@ -3,6 +3,7 @@
 sweep.json           the plan, written once: axes, points, their configurations
 states/<point>.json  where a point stands; written by the process that computes it, and by nobody else
 points/<point>/      its run folder, as any other
+gates/<gate>.lock    held by the job that is at this gate
 table.csv, table.parquet
 """
 
@@ -35,7 +36,7 @@ class SweepDir:
     @property
     def plan(self) -> dict[str, Any]:
         """sweep.json."""
-        return json.loads((self.path / "sweep.json").read_text())
+        return json.loads((self.path / "sweep.json").read_text(encoding="utf-8"))
 
     @property
     def names(self) -> list[str]:
@@ -62,9 +63,9 @@ class SweepDir:
         """
         told = {"state": "waiting", "stage": "", "progress": None, "error": None}
         if (file := self.path / "states" / f"{name}.json").exists():
-            told |= json.loads(file.read_text())
+            told |= json.loads(file.read_text(encoding="utf-8"))
         manifest = self.run_path(name) / "manifest.json"
-        stages = json.loads(manifest.read_text())["stages"] if manifest.exists() else {}
+        stages = json.loads(manifest.read_text(encoding="utf-8"))["stages"] if manifest.exists() else {}
         told["seconds"] = {stage: stages[stage]["seconds"] for stage in STAGES if stage in stages}
         if "report" in stages:
             told |= {"state": "done", "stage": "", "progress": None, "error": None}

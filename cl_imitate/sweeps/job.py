@@ -32,6 +32,7 @@ class Job:
 
     sweep: pathlib.Path
     names: tuple[str, ...]
+    group: int = 0  # jobs of one group run the same compiled programs
     schedule: Schedule = dataclasses.field(default_factory=Schedule)  # its notice is that of the process
 
     def __str__(self) -> str:
@@ -76,10 +77,10 @@ def _together(stage: str, runs: dict[str, Run], board: "_Board") -> None:
     if stage == "train":
         for name in [name for name in runs if name in board.alive]:
             if not has_own_gate(runs[name].experiment) and not runs[name].folder.is_done("gate"):
-                with board.failing(name):
+                board.at("gate", [name])
+                with board.failing(name), gates.turn(runs[name], board.sweep):
                     gates.share(runs[name], board.sweep)
-                if name in board.alive:
-                    _alone("gate", name, runs[name], board)
+                    STAGE_FUNCTIONS["gate"](runs[name])
     names = [name for name in runs if name in board.alive and not runs[name].folder.is_done(stage)]
     if not names:
         return
@@ -89,8 +90,11 @@ def _together(stage: str, runs: dict[str, Run], board: "_Board") -> None:
     except InterruptedRunError:
         raise
     except Exception:
-        if len(names) > 1:
-            traceback.print_exc()
+        if len(names) == 1:  # then it was tried alone
+            with board.failing(names[0]):
+                raise
+            return
+        traceback.print_exc()
         for name in names:
             if not runs[name].folder.is_done(stage):
                 _alone(stage, name, runs[name], board)

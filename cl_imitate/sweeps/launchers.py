@@ -3,13 +3,11 @@
 The folder, and the package, must be reachable under the same path from wherever jobs run.
 """
 
-import contextlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-
+from cl_imitate import compiling
 from cl_imitate.interruption import InterruptedRunError, Notice
 from cl_imitate.start_jax import set_up_jax
 from cl_imitate.sweeps.folder import SweepDir
@@ -22,12 +20,15 @@ _MAX_MAPS = 32_000  # of the 65,530 that Linux grants a process
 
 
 def local(jobs: Sequence[Job], options: Mapping[str, Any], notice: Notice) -> None:
-    """One job after the other, in this process."""
+    """One job after the other, in this process. Between groups, what was compiled is let go of: the next one would
+    use little of it, and a sweep of many groups would grow by it all along."""
     if options:
         raise ValueError(f"the local launcher has no options, but got {', '.join(options)}")
-    for job in jobs:
+    for job, following in zip(jobs, [*jobs[1:], None], strict=True):
         run_job(job, notice)
-        _release_programs()
+        is_other = following is not None and following.group != job.group
+        if is_other or _num_maps() > _MAX_MAPS:  # past the limit the next program would crash the process
+            compiling.release_programs()
 
 
 def slurm(jobs: Sequence[Job], options: Mapping[str, Any], notice: Notice) -> None:
@@ -122,9 +123,9 @@ def _logs(jobs: Sequence[Job]) -> pathlib.Path:
     return jobs[0].sweep / "jobs"
 
 
-def _release_programs() -> None:
-    """A CPU's program keeps some tens of memory maps, and past Linux's limit of them the next one crashes the process.
-    What is released is read again from the cache on disk."""
-    with contextlib.suppress(OSError):  # other systems have no such file, and no such limit
-        if len(pathlib.Path("/proc/self/maps").read_text().splitlines()) > _MAX_MAPS:
-            jax.clear_caches()
+def _num_maps() -> int:
+    """The memory maps of this process, of which a CPU's program keeps some tens."""
+    try:
+        return pathlib.Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # other systems have no such file, and no such limit
+        return 0

@@ -9,6 +9,7 @@ from typing import Any
 import rich.box
 import rich.console
 import rich.live
+import rich.markup
 import rich.table
 import rich.text
 
@@ -38,11 +39,11 @@ def show(sweep: SweepDir, *, watch: bool | None = None, console: rich.console.Co
         console.print(table(sweep, plan, states))
     for name, state in states.items():
         if state["error"]:
-            console.print(
-                f"{name}: [{_COLOURS[state['state']]}]{state['state']}[/] {state['error']}", highlight=False
-            )
+            told = rich.markup.escape(state["error"])  # it may hold brackets: paths, package extras
+            console.print(f"{name}: [{_COLOURS[state['state']]}]{state['state']}[/] {told}", highlight=False)
     if (sweep.path / "table.csv").exists():
-        console.print(f"table: {(sweep.path / 'table.csv').resolve()}", highlight=False, soft_wrap=True)
+        written = (sweep.path / "table.csv").resolve()
+        console.print(f"table: {written}", highlight=False, markup=False, soft_wrap=True)
 
 
 def table(sweep: SweepDir, plan: Mapping[str, Any], states: Mapping[str, Mapping]) -> rich.console.Group:
@@ -62,7 +63,7 @@ def table(sweep: SweepDir, plan: Mapping[str, Any], states: Mapping[str, Mapping
         name, state = point["name"], states[point["name"]]
         colour = _COLOURS.get(state["state"], "")
         found.add_row(
-            *(str(value) for value in point["values"].values()),
+            *(rich.markup.escape(str(value)) for value in point["values"].values()),
             f"[{colour}]{state['state']}[/]" if colour else state["state"],
             _progress(state),
             _duration(left[name]),
@@ -118,7 +119,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _verdict(sweep: SweepDir, name: str) -> dict[str, Any]:
-    return json.loads((sweep.run_path(name) / "verdict.json").read_text())
+    return json.loads((sweep.run_path(name) / "verdict.json").read_text(encoding="utf-8"))
 
 
 def _asked(decided: Mapping[str, Any]) -> Sequence[str]:

@@ -17,6 +17,8 @@ from cl_imitate.stages.artifacts import imitator_keys, recorded_steps
 from cl_imitate.stages.run import chunk_steps, contexts_of, with_block_size
 from cl_imitate.types import Spec
 
+_ASSUMED_BYTES = 4 << 30
+"""Where no memory is told at all."""
 _COPIES_OF_ENSEMBLE = 2
 """While an ensemble is made, split into blocks or joined again for a snapshot, it is there twice."""
 _COPIES_OF_WAITING = 4
@@ -71,27 +73,35 @@ def limit() -> tuple[int, str]:
     stats = [device.memory_stats() or {} for device in devices]
     if all("bytes_limit" in one for one in stats):
         return int(0.9 * sum(one["bytes_limit"] for one in stats)), "0.9 of the devices' memory"
-    return int(0.7 * _available()), "0.7 of the memory that is free"
+    if (available := _available()) is not None:
+        return int(0.7 * available), "0.7 of the memory that is free"
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # there is no such call on Windows
+        return _ASSUMED_BYTES, "assumed: this system does not tell its memory; say it with --memory-gib"
+    return int(0.35 * whole), "0.35 of this machine's memory"
 
 
-def _available() -> int:
-    """Host memory that this process could still get."""
+def _available(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """Host memory that this process could still get, as Linux tells it; None elsewhere. `root`: of the file system."""
     found = []
-    for line in _lines("/proc/meminfo"):
+    for line in _lines(root / "proc/meminfo"):
         if line.startswith("MemAvailable:"):
             found.append(1024 * int(line.split()[1]))
-    of_group = _lines("/sys/fs/cgroup/memory.max") or ["max"]
-    if of_group[0].strip().isdigit():
-        used = int((_lines("/sys/fs/cgroup/memory.current") or ["0"])[0])
-        found.append(max(0, int(of_group[0]) - used))
-    if not found:
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    return min(found)
+    group = root / "sys/fs/cgroup"
+    limit = _lines(group / "memory.max") or ["max"]
+    if limit[0].strip().isdigit():
+        used = int((_lines(group / "memory.current") or ["0"])[0])
+        stat = dict(line.split() for line in _lines(group / "memory.stat"))
+        # Files read or written lately count as used, but make room for whoever needs it.
+        used -= int(stat.get("inactive_file", 0))
+        found.append(max(0, int(limit[0]) - max(0, used)))
+    return min(found, default=None)
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: pathlib.Path) -> list[str]:
     try:
-        return pathlib.Path(path).read_text().splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
 

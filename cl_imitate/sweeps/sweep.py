@@ -101,7 +101,8 @@ def _jobs(sweep: SweepDir, request: Request) -> list[Job]:
             f"group {index}: {_told(estimated, len(names), num, limit, source)}", file=sys.stderr, flush=True
         )
         jobs += [
-            Job(sweep=sweep.path.resolve(), names=tuple(wave), schedule=request.schedule) for wave in waves
+            Job(sweep=sweep.path.resolve(), names=tuple(wave), group=index, schedule=request.schedule)
+            for wave in waves
         ]
     return jobs
 

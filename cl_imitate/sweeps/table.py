@@ -75,7 +75,7 @@ def rows(
     if state["state"] != "done" or not file.exists():
         yield about
         return
-    decided = json.loads(file.read_text())
+    decided = json.loads(file.read_text(encoding="utf-8"))
     about["void"] = bool(decided["void"])
     gate = decided["gate"]
     answer = {True: "passed", False: "failed", None: "not run"}[gate["passed"]]

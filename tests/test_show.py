@@ -1,0 +1,22 @@
+"""What `show` prints of a run's folder."""
+
+from cl_imitate import show
+from cl_imitate.run_dir import write_json
+
+
+def test_a_folder_and_reasons_with_brackets_are_shown_as_they_are(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    path = tmp_path / "[old] runs"
+    path.mkdir()
+    write_json(path / "manifest.json", {"stages": {}})
+    decided = {
+        "void": ["evaluation.stage_steps = [/bold] is odd"],
+        "questions": {},
+        "gate": {"passed": None},
+    }
+    write_json(path / "verdict.json", decided)
+    show.show(path)
+    shown = capsys.readouterr().out
+    assert "[old] runs  no stage has finished" in shown
+    assert "VOID evaluation.stage_steps = [/bold] is odd" in shown
+    assert "[old] runs/report/index.html" in shown
