@@ -74,6 +74,42 @@ def test_learner_and_imitator_are_measured_over_laters_horizon(study):
     assert not answered["void"]
 
 
+def test_how_many_recorded_lives_had_come_to_where_learners_come_later_is_told(study):
+    arrays = novelty.NOVELTY.measure(study)
+    told = novelty.answer(study.experiment, arrays)
+    assert 0.0 <= told["shown"]["estimate"] <= 1.0
+    num = arrays["recorded_last"].shape[1]
+    made = {
+        **arrays,
+        "learner_returns": np.full_like(arrays["learner_returns"], 10.0),
+        "recorded_first": np.zeros((1, num)),
+        "recorded_last": np.where(np.arange(num) < num // 4, 9.5, 8.0)[None],
+    }
+    told = novelty.answer(study.experiment, made)
+    assert told["shown"]["estimate"] == pytest.approx((num // 4) / num)
+    assert "had come by the fork to where learners come after it" in told["meaning"]
+    nobody = novelty.answer(study.experiment, {**made, "recorded_last": np.full((1, num), 8.9)})
+    assert nobody["shown"]["estimate"] == 0.0
+    assert "No recorded life" in nobody["meaning"]
+
+
+def test_the_recorded_levels_are_those_of_the_last_steps_before_the_fork(study):
+    one, history = study.experiment, study.history("recorded")
+    fork, steps = one.evaluation.later_fork_step, one.evaluation.now_steps
+    found = novelty._recorded_levels(study)
+    done = np.asarray(history.terminated | history.truncated)
+    expected = [np.mean(episode_returns(history, i, fork - steps, fork)) for i in range(len(done))]
+    np.testing.assert_allclose(found["recorded_last"][0], expected, rtol=1e-6)
+
+
+def episode_returns(history, i: int, first: int, last: int) -> list[float]:
+    """Of the episodes of life i that end in (first, last]."""
+    done = np.flatnonzero(np.asarray(history.terminated | history.truncated)[i]) + 1
+    begins = [0, *done[:-1]]
+    rewards = np.asarray(history.reward, float)[i]
+    return [rewards[begin:end].sum() for begin, end in zip(begins, done, strict=True) if first < end <= last]
+
+
 def test_where_the_learner_does_nothing_new_the_control_says_that_there_is_nothing_to_compare(study):
     nothing = {"share": np.zeros((1, 4, 4)), "distinct": np.zeros((1, 4), int)}
     arrays = {f"{arm}_{name}": values for arm in ("learner", "imitator") for name, values in nothing.items()}

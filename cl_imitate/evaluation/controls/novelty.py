@@ -5,10 +5,15 @@ on, up to the fork, whatever the task. A learner that goes on improving comes to
 there is somewhere: on a small Lock all pairs are soon known, and the figure says so); an imitator that goes on with it
 must, too. Measured over LATER's horizon, on its own learners and keys.
 
+What is new to one learner need not be new: among the recorded lives there may be some that had come, by the fork, to
+where learners come later. How many had is told beside it (`shown`): LATER asks of what nobody was shown only where it
+is near 0.
+
 Pairs are told apart by 64 bits: of two different pairs among n known ones, one is taken for another with a chance of
 about n / 2^64.
 """
 
+import warnings
 from typing import Any
 
 import jax
@@ -16,6 +21,7 @@ import numpy as np
 
 from cl_imitate import simulate, statistics
 from cl_imitate.config import Experiment
+from cl_imitate.evaluation import returns
 from cl_imitate.evaluation.closed_loop import Record
 from cl_imitate.evaluation.controls.scenes import later_scene, rows
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
@@ -29,14 +35,17 @@ _STEPS_AT_ONCE = 4096
 
 
 def measure(study: Study) -> Arrays:
-    """Shares of new pairs in each block, [1 or S, n, K], and how many different ones over the horizon, [1 or S, n]."""
+    """Shares of new pairs in each block, [1 or S, n, K], how many different ones over the horizon, [1 or S, n], and
+    returns: of the learners in each block, [1, n, K], of the recorded ones at birth and before the fork, [1, N]."""
     experiment = study.experiment
     known = known_pairs(study)
     scene = later_scene(study, experiment.simulation.num_held_out)
     block, blocks = scene.block_steps, experiment.evaluation.later_steps // scene.block_steps
     learner = Seen(known, block, blocks)
+    earned = returns.BlockReturns((1, scene.population.num_learners), blocks * block, block)
     for history in _lives(study, scene):
         learner.add(history.obs[None], history.action[None])
+        earned.add(history.reward[None], (history.terminated | history.truncated)[None])
         study.tick(history.action.size)
     imitator = Seen(known, block, blocks)
 
@@ -62,6 +71,8 @@ def measure(study: Study) -> Arrays:
         "imitator_share": imitator.shares,
         "learner_distinct": learner.distinct,
         "imitator_distinct": imitator.distinct,
+        "learner_returns": earned.mean,
+        **_recorded_levels(study),
     }
 
 
@@ -89,12 +100,18 @@ def answer(experiment: Experiment, arrays: Arrays) -> dict[str, Any]:
     learner, imitator = (arrays[f"{arm}_share"].mean(axis=-1) for arm in ("learner", "imitator"))
     share = interval(learner)
     nothing_new = not share["estimate"] > 0
+    shown = _shown(experiment, arrays)
     return {
         **interval(imitator),
         "unit": "share of the steps after the fork at which a pair of observation and action is in no training history",
-        "meaning": "The learner itself does nothing new after the fork: there is nothing to be compared."
-        if nothing_new
-        else "How much of what the imitator does after the fork was done in no training history, beside the learner's.",
+        "meaning": (
+            "The learner itself does nothing new after the fork: there is nothing to be compared."
+            if nothing_new
+            else "How much of what the imitator does after the fork was done in no training history, beside the "
+            "learner's."
+        )
+        + _shown_in_words(shown),
+        "shown": {"estimate": shown.value, "ci95": shown.interval(rules.confidence)},
         "void": nothing_new,
         "learner": share,
         "difference": interval(imitator, learner),
@@ -146,6 +163,56 @@ def known_pairs(study: Study) -> np.ndarray:
         for last in (min(first + _STEPS_AT_ONCE, until),)
     ]
     return np.unique(np.concatenate(found))
+
+
+def _recorded_levels(study: Study) -> Arrays:
+    """Of the lives that the imitators of LATER's fork were trained on: their first return, and their last before it."""
+    experiment, recorded = study.experiment, study.history("recorded")
+    num = recorded.action.shape[0] - experiment.training.num_validation
+    done, steps = np.asarray(recorded.terminated | recorded.truncated)[:num], experiment.evaluation.now_steps
+
+    def level(end_step: int) -> np.ndarray:
+        reward = np.asarray(recorded.reward)[:num]
+        return returns.levels(reward, done, end_step=end_step, num_steps=steps)[None]
+
+    fork = experiment.evaluation.later_fork_step
+    return {
+        "recorded_first": level(min(steps, fork)),
+        "recorded_last": level(fork),
+        "recorded_task": study.population("recorded").task[:num],
+    }
+
+
+def _shown(experiment: Experiment, arrays: Arrays) -> statistics.Estimate:
+    """The share of the recorded lives that had come, before the fork, to where learners come after it: to within
+    `rules.departure_margin` of their whole way. Nothing where that was not measured."""
+    if "recorded_last" not in arrays:
+        return statistics.nothing()
+    rules, earned = experiment.rules, arrays["learner_returns"]
+    blocks = max(1, round(rules.reference_fraction * earned.shape[-1]))
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of learners that ended no episode there
+        end = float(statistics.iqm(np.nanmean(earned[..., -blocks:], axis=-1)))
+    start = float(np.nanmean(arrays["recorded_first"]))
+    last, level = arrays["recorded_last"], end - rules.departure_margin * (end - start)
+    return statistics.estimate(
+        lambda values: values.mean(axis=(-2, -1)),
+        np.where(np.isfinite(last), (last >= level).astype(float), np.nan),
+        task=arrays["recorded_task"],
+        rng=np.random.default_rng([experiment.seed, 10]),
+        samples=rules.bootstrap_samples,
+    )
+
+
+def _shown_in_words(shown: statistics.Estimate) -> str:
+    if not np.isfinite(shown.value):
+        return ""
+    return (
+        f" Of the recorded lives, {shown.value:.0%} had come by the fork to where learners come after it: as far as "
+        "these go, LATER is no question of what nobody was shown."
+        if shown.value > 0
+        else " No recorded life had come by the fork to where learners come after it."
+    )
 
 
 class Seen:
