@@ -54,6 +54,7 @@ def point(share: float, *, converged: bool | None = True, window: float = 1.0, *
         horizon_steps=1920,
         departure_steps=None if answer == "yes" else 320.0,
         departure_side=None if answer == "yes" else "behind",
+        departure_is_resolved=True,
         window=window,
         ceiling=1.02,
     )
@@ -299,6 +300,37 @@ def test_open_points_are_drawn_hollow_and_closed_ones_filled(monkeypatch):
     assert (32, 320.0) in marks  # departs
     assert (512, 1920) in marks  # does not within the horizon
     assert figure.png.startswith(b"\x89PNG")
+
+
+def test_what_has_not_departed_is_told_from_what_is_not_resolved(monkeypatch, tmp_path):
+    """In the figure, on the page and in the table; a verdict that does not tell is not resolved."""
+    unresolved = point(0.98, context=128)
+    unresolved = dataclasses.replace(
+        unresolved, process=dataclasses.replace(unresolved.process, departure_is_resolved=False)
+    )
+    points = [point(0.01, context=32), unresolved, point(0.98, context=512)]
+    _, lines = drawn(monkeypatch, lambda: figures_horizon.curves(points, Rules()))
+    marks = {line.get_xdata()[0]: line for line in lines if 0 < line.get_ydata()[0] == 1920}
+    assert {
+        context: (line.get_marker(), line.get_markerfacecolor() == "white") for context, line in marks.items()
+    } == {
+        128: ("o", True),
+        512: ("s", False),
+    }
+    assert [page._departs(one.process) for one in points] == [
+        "behind after 320",
+        "not resolved",
+        "not within 1,920",
+    ]
+    rows = list(csv.DictReader(io.StringIO(page.to_csv(points))))
+    assert [row["process.departure_resolved"] for row in rows] == ["True", "False", "True"]
+    run = finished(tmp_path / "run", 512, 9.8)
+    assert points_lib.read(run)[0].process.departure_is_resolved
+    decided = json.loads((run / "verdict.json").read_text())
+    for stage in decided["contexts"]["512"]["process"]["stages"]:
+        assert stage.pop("departure_resolved") is True
+    (run / "verdict.json").write_text(json.dumps(decided))
+    assert not points_lib.read(run)[0].process.departure_is_resolved
 
 
 def test_the_analytic_lines_are_the_window_s_and_the_ceiling_s(monkeypatch):

@@ -53,8 +53,11 @@ class Imitated:
     share: float | None  # of the learner's gain; None: not measured
     ci95: tuple[float | None, float | None]
     horizon_steps: int  # it was looked at for so long
-    departure_steps: float | None = None  # None: never within the horizon
+    departure_steps: float | None = None  # None: not seen within the horizon
     departure_side: str | None = None  # "behind", or "ahead": it is faster than its teacher
+    departure_is_resolved: bool = (
+        False  # it was seen, or intervals are narrow enough to say that there is none
+    )
     window: float | None = None  # the share of perfect use of the window
     window_low: float | None = None  # the lower end of its interval
     ceiling: float | None = None  # the share of perfect knowledge at the learner's epsilon

@@ -48,7 +48,8 @@ def curves(points: Sequence[Point], rules: Rules) -> Figure:
         "imitator seeds); dotted, the share of a policy that makes perfect use of the same window; dashed, perfect "
         "knowledge at the learner's epsilon. A break at the dotted line is bookkeeping, a break below it is the "
         "finding. Right, the steps after which the imitator departs from the learner: downwards where it falls behind, "
-        "upwards where it is ahead; a square on a dotted stem has not departed within the horizon. Filled: training "
+        "upwards where it is ahead; a square on a dotted stem at the end of the horizon: has not departed by then; a "
+        "hollow circle there: not resolved, the intervals being too wide to tell. Other marks are filled where training "
         "had converged. An arrow at a panel's edge: the share lies beyond it.",
         " ".join(findings.findings(points)[:1]),
         draw,
@@ -155,6 +156,9 @@ def _departure(axis, place: float, point: Point, question: str, ink: str) -> Non
     if not found.is_answered:
         return
     fill = ink if point.counts_for(question) else "white"
+    if found.departure_steps is None and not found.departure_is_resolved:
+        axis.plot(place, found.horizon_steps, "o", color=ink, markerfacecolor="white", markersize=5.5)
+        return
     if found.departure_steps is None:
         axis.plot(
             [place, place], [found.horizon_steps / 2, found.horizon_steps], ":", color=ink, linewidth=1.2

@@ -104,6 +104,7 @@ def to_csv(points: Sequence[Point]) -> str:
                 f"{question}.high": high,
                 f"{question}.departure_steps": found.departure_steps,
                 f"{question}.departure_side": found.departure_side,
+                f"{question}.departure_resolved": found.departure_is_resolved if found.is_answered else None,
                 f"{question}.horizon_steps": found.horizon_steps,
                 f"{question}.window": found.window,
                 f"{question}.ceiling": found.ceiling,
@@ -169,6 +170,6 @@ def _figure(number: float | None, digits: int = 2) -> str:
 def _departs(found: Imitated) -> str:
     if not found.is_answered:
         return "–"
-    if found.departure_steps is None:
-        return f"not within {found.horizon_steps}"
-    return f"{found.departure_side} after {found.departure_steps:.0f}"
+    if found.departure_steps is not None:
+        return f"{found.departure_side} after {found.departure_steps:,.0f}"
+    return f"not within {found.horizon_steps:,}" if found.departure_is_resolved else "not resolved"

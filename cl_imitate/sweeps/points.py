@@ -126,13 +126,16 @@ def _growth(environment: Environment) -> str | None:
 def _imitated(entry: Mapping[str, Any], horizon_steps: int) -> Imitated:
     low, high = entry["ci95"]
     window = entry.get("window") or {}
+    departs = entry.get("departure_step")
     return Imitated(
         answer=entry["answer"],
         share=entry.get("ratio", entry.get("estimate")),
         ci95=(low, high),
         horizon_steps=horizon_steps,
-        departure_steps=entry.get("departure_step"),
+        departure_steps=departs,
         departure_side=entry.get("departure_side"),
+        # Verdicts made before this was told: what they did not see, they may have been unable to see.
+        departure_is_resolved=entry.get("departure_resolved", departs is not None),
         window=window.get("estimate"),
         window_low=window.get("ci95", (None,))[0],
         ceiling=(entry.get("ceiling") or {}).get("estimate"),
