@@ -164,11 +164,11 @@ def test_what_moves_the_break_is_told_from_what_does_not():
         for learners in (128, 1500)
     ]
     few = [point(0.3, context=128, width=width, learners=16) for width in (32, 64)]
-    found = {axis: horizon.moved(points + few, axis)[:2] for axis in ("context", "width", "learners")}
-    assert found == {"context": (4, 4), "width": (5, 0), "learners": (4, 2)}
+    found = {axis: horizon.moved(points + few, axis)[:3] for axis in ("context", "width", "learners")}
+    assert found == {"context": (4, 4, 0), "width": (5, 0, 5), "learners": (4, 2, 2)}
     said = findings.findings(points + few)
     [width] = [one for one in said if one.startswith("Width")]
-    assert "does not move the answer (0 of 5 comparisons)" in width
+    assert "does not move the share by 0.2 (5 comparisons)" in width
     [learners] = [one for one in said if one.startswith("Recorded learners")]
     assert "moves the answer (2 of 4 comparisons); at most from 0.30 at 16 to 0.98 at" in learners
 
@@ -177,6 +177,21 @@ def test_answers_whose_intervals_overlap_move_nothing():
     wide = [point(0.55, context=32), point(0.62, context=128)]
     assert wide[0].process.answer != wide[1].process.answer
     assert horizon.moved(wide, "context").num_changed == 0
+
+
+def test_intervals_that_overlap_do_not_show_that_nothing_moves():
+    """A width that may lift the share from 0.04 by anything up to 2.9 is not seen to move it; no more is known."""
+    narrow = [point(0.98, context=128, width=width) for width in (16, 64)]
+    wide = [point(0.04, context=64, width=16), point(0.31, context=64, width=64)]
+    wide[1] = dataclasses.replace(wide[1], process=dataclasses.replace(wide[1].process, ci95=(-2.36, 2.98)))
+    assert horizon.moved(narrow + wide, "width")[:3] == (2, 0, 1)
+    [said] = [one for one in findings.findings(narrow + wide) if one.startswith("Width")]
+    assert (
+        "is not seen to move the answer (0 of 2 comparisons; intervals leave room for no change by 0.2 in 1)"
+        in said
+    )
+    unknown = dataclasses.replace(wide[1], process=dataclasses.replace(wide[1].process, ci95=(None, None)))
+    assert horizon.moved([wide[0], unknown], "width").num_equal == 0
 
 
 def test_a_break_of_the_window_is_told_from_one_of_the_learning():

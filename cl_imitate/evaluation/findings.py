@@ -132,12 +132,26 @@ def _moved_sentence(points: Sequence[Point], axis: str) -> str | None:
         return None
     low, high = (f"{horizon.value_told(one.values[axis])}" for one in (found.low, found.high))
     rest = horizon.told(found.rest, [name for name in horizon.varying(points) if name != axis])
-    does = "moves the answer" if found.num_changed else "does not move the answer"
     words = horizon.AXES[axis]
     return (
-        f"{words[0].upper()}{words[1:]}: {does} ({found.num_changed} of {found.num_chains} comparisons); at most from "
+        f"{words[0].upper()}{words[1:]}: {_does(found)}; at most from "
         f"{horizon.share(found.low):.2f} at {low} to {horizon.share(found.high):.2f} at {high}"
         f"{f' ({rest})' if rest else ''}."
+    )
+
+
+def _does(found: horizon.Moved) -> str:
+    """That nothing was seen is no finding that nothing is there: for this, intervals must leave no room for it."""
+    if found.num_changed:
+        return f"moves the answer ({found.num_changed} of {found.num_chains} comparisons)"
+    if found.num_equal == found.num_chains:
+        return (
+            f"does not move the share by {horizon.NO_CHANGE:g} ({found.num_chains} "
+            f"comparison{'s' if found.num_chains > 1 else ''})"
+        )
+    return (
+        f"is not seen to move the answer (0 of {found.num_chains} comparisons; intervals leave room for no change by "
+        f"{horizon.NO_CHANGE:g} in {found.num_equal})"
     )
 
 

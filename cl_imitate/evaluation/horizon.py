@@ -43,6 +43,9 @@ _FOLLOWS: dict[str, tuple[str, ...]] = {
     "memory": ("rest",),
 }
 """By axis: what may differ along it, because it follows."""
+NO_CHANGE = 0.2
+"""Shares of the learner's gain that differ by less are held for equal: half of what lies between the bounds of a no
+and a yes (0.1 and 0.5)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,6 +231,7 @@ class Moved(NamedTuple):
 
     num_chains: int
     num_changed: int
+    num_equal: int  # of chains in which no two shares can differ by `NO_CHANGE`
     rest: dict[str, Any]
     low: Point | None
     high: Point | None
@@ -235,8 +239,9 @@ class Moved(NamedTuple):
 
 def moved(points: Sequence[Point], axis: str) -> Moved:
     """Over closed, answered points. An answer changes where two points of a chain differ in it and their intervals do
-    not overlap."""
-    counted, changed, best = 0, 0, Moved(0, 0, {}, None, None)
+    not overlap. That intervals overlap does not show that nothing changes: a chain's shares are equal only where the
+    farthest ends of every two intervals are less than `NO_CHANGE` apart."""
+    counted, changed, equal, best = 0, 0, 0, Moved(0, 0, 0, {}, None, None)
     widest = -1.0
     for chain in chains(points, axis):
         closed = [one for one in chain.points if one.is_closed and one.process.is_answered]
@@ -248,10 +253,11 @@ def moved(points: Sequence[Point], axis: str) -> Moved:
             one.process.answer != two.process.answer and _apart(one.process, two.process)
             for one, two in pairs
         )
+        equal += all(_farthest(one.process, two.process) < NO_CHANGE for one, two in pairs)
         for one, two in pairs:
             if (by := abs(share(two) - share(one))) > widest:
-                widest, best = by, Moved(0, 0, chain.rest, one, two)
-    return best._replace(num_chains=counted, num_changed=changed)
+                widest, best = by, Moved(0, 0, 0, chain.rest, one, two)
+    return best._replace(num_chains=counted, num_changed=changed, num_equal=equal)
 
 
 def told(values: Mapping[str, Any], among: Iterable[str]) -> str:
@@ -279,6 +285,12 @@ def window_low(one: Imitated) -> float:
 def _apart(one: Imitated, other: Imitated) -> bool:
     (low, high), (other_low, other_high) = ends(one), ends(other)
     return high < other_low or other_high < low
+
+
+def _farthest(one: Imitated, other: Imitated) -> float:
+    """By how much the two shares can differ at most, as far as their intervals tell."""
+    (low, high), (other_low, other_high) = ends(one), ends(other)
+    return max(high - other_low, other_high - low)
 
 
 def value_told(value: Any) -> str:
