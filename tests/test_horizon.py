@@ -391,6 +391,34 @@ def test_later_counts_where_the_imitators_of_its_own_fork_have_converged():
     assert "LATER, where it can be asked at a converged point: yes at 1 of 1." in findings.findings([other])
 
 
+def test_points_asked_another_later_share_a_process_and_no_chain_of_later():
+    """The same imitators, after other forks or for longer: neither is dropped, and no line joins them."""
+    asked = dataclasses.replace(NOT_ASKED, answer="partial", share=0.3, ci95=(0.2, 0.45))
+
+    def later(fork: int, onward: int, **values) -> Point:
+        at = {"fork": fork, "onward": onward, "now": 128}
+        return dataclasses.replace(point(0.98, **values), later=asked, later_values=at, later_converged=True)
+
+    points = [
+        later(fork, onward, context=context)
+        for fork, onward in ((224, 416), (320, 416), (320, 1280))
+        for context in (32, 128)
+    ]
+    kept, num_again = horizon.one_each([*points, points[0]])
+    assert (kept, num_again) == (points, 1)
+    [process] = horizon.chains(points, "context")
+    assert process.points == points[:2]
+    found = horizon.chains(points, "context", question="later")
+    assert [chain.points for chain in found] == [points[:2], points[2:4], points[4:]]
+    assert "partial at 6 of 6." in " ".join(findings.findings(points))
+    rings = [later(224, 416, ring=8), later(672, 1248, ring=24)]
+    assert [chain.points for chain in horizon.chains(rings, "ring", question="later")] == [rings]
+    never = [
+        dataclasses.replace(one, later=dataclasses.replace(NOT_ASKED, answer="not run")) for one in points
+    ]
+    assert horizon.one_each(never) == (never[:2], 4)
+
+
 def test_a_surface_holds_points_that_differ_in_nothing_else(monkeypatch):
     """A second context is a second grid, and does not lie on the first."""
     points = [
@@ -486,6 +514,9 @@ def test_a_place_is_drawn_once_and_a_ring_that_grows_stands_elsewhere(sweep, tmp
     ]
     assert {axis for axis in values[0] if values[0][axis] != values[1][axis]} == {"growth"}
     assert list(values[0]) == [axis for axis in horizon.AXES]
+    assert list(points_lib.later_values(synthetic.experiment())) == [axis for axis in horizon.LATER_AXES]
+    elsewhere = points_lib.read(again)[0].later_values
+    assert elsewhere == {"fork": 640, "onward": Evaluation().later_steps, "now": Evaluation().now_steps}
 
 
 def test_what_is_no_sweep_and_what_is_void_are_errors(sweep, tmp_path):

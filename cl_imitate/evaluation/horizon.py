@@ -34,6 +34,12 @@ AXES = {
     "rest": "other settings",
 }
 """What points may differ in, in words; `rest` is a short hash of what is no axis and does not follow from one."""
+LATER_AXES = {
+    "fork": "LATER's fork",
+    "onward": "steps after the fork",
+    "now": "steps of the imitator's own NOW",
+}
+"""What LATER may differ in besides: points that differ here were asked another LATER, and the same PROCESS."""
 LEARNER_AXES = ("pace", "epsilon", "replay", "discount")
 TASK_AXES = ("family", "ring", "room", "symbols", "growth")
 """What there is to know, and with it how long its learning takes."""
@@ -89,6 +95,9 @@ class Point:
     settings: Mapping[str, Any] = dataclasses.field(
         default_factory=dict
     )  # by key: what `rest` is the hash of
+    later_values: Mapping[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # by axis, a name in `LATER_AXES`
 
     @property
     def is_closed(self) -> bool:
@@ -101,13 +110,19 @@ class Point:
     def of(self, question: str) -> Imitated:
         return self.process if question == "process" else self.later
 
+    def place(self, question: str) -> dict[str, Any]:
+        """Where a question was asked: the point's values, and LATER's own."""
+        return dict(self.values) if question == "process" else {**self.values, **self.later_values}
 
-def one_each(points: Iterable[Point]) -> tuple[list[Point], int]:
-    """The first point of each place on the axes, and how many others stand where one stands already."""
+
+def one_each(points: Iterable[Point], question: str | None = None) -> tuple[list[Point], int]:
+    """The first point of each place at which a question (None: either) was asked, and how many others stand where one
+    stands already. Where LATER was not asked, it sets no points apart."""
     found: dict[tuple, Point] = {}
     num = 0
     for num, point in enumerate(points, start=1):
-        found.setdefault(tuple(point.values.items()), point)
+        asks_later = question != "process" and point.later.answer != "not run"
+        found.setdefault(tuple(point.place("later" if asks_later else "process").items()), point)
     return list(found.values()), num - len(found)
 
 
@@ -118,19 +133,20 @@ class Chain(NamedTuple):
     points: list[Point]
 
 
-def chains(points: Iterable[Point], axis: str, *, least: int = 2) -> list[Chain]:
+def chains(points: Iterable[Point], axis: str, *, least: int = 2, question: str = "process") -> list[Chain]:
     """All chains along an axis of at least so many different values, in the order of the points.
 
-    The points of a chain agree on every other axis, but for what follows from this one: of lives that differ in length
-    alone the longest count.
+    The points of a chain agree on every other axis (for LATER, on its own ones too), but for what follows from this
+    one: of lives that differ in length alone the longest count.
     A point whose value says nothing (the context of a memory that has no window) is in none along that axis.
     """
+    follows = _FOLLOWS.get(axis, ())
+    may_differ = (axis, *follows, *(LATER_AXES if "span" in follows else ()))
     found: dict[tuple, list[Point]] = {}
-    for point in points:
+    for point in one_each(points, question)[0]:
         if axis == "context" and point.values["memory"] != "transformer":
             continue
-        may_differ = (axis, *_FOLLOWS.get(axis, ()))
-        rest = tuple((name, value) for name, value in point.values.items() if name not in may_differ)
+        rest = tuple((name, value) for name, value in point.place(question).items() if name not in may_differ)
         found.setdefault(rest, []).append(point)
     made = [
         Chain(dict(rest), sorted(_one_each_value(some, axis), key=lambda one: _order(one.values[axis])))

@@ -93,6 +93,8 @@ def to_csv(points: Sequence[Point]) -> str:
             "learner_time_constant_steps": point.tau_steps,
             "passes_gate": point.passes_gate,
             "rung_2b": point.elsewhere,
+            "later.fork_step": point.later_values.get("fork"),
+            "later.now_steps": point.later_values.get("now"),
         }
         for question in ("process", "later"):
             found = point.of(question)

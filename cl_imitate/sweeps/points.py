@@ -73,6 +73,7 @@ def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> It
             later=_imitated(questions["later"], experiment.evaluation.later_steps),
             elsewhere=next((one["recovered"] for one in rungs if one["counted"]), None),
             settings=settings(experiment),
+            later_values=later_values(experiment),
         )
 
 
@@ -101,6 +102,12 @@ def values(experiment: Experiment, context_steps: int) -> dict[str, Any]:
         "span": experiment.recorded_steps,
         "rest": hashlib.sha256(repr(sorted(settings(experiment).items())).encode()).hexdigest()[:6],
     }
+
+
+def later_values(experiment: Experiment) -> dict[str, int]:
+    """Where its LATER stands, on every axis of `horizon.LATER_AXES`."""
+    asked = experiment.evaluation
+    return {"fork": asked.later_fork_step, "onward": asked.later_steps, "now": asked.now_steps}
 
 
 def settings(experiment: Experiment) -> dict[str, Any]:
