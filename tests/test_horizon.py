@@ -13,7 +13,7 @@ from cl_imitate import load_config
 from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
-from cl_imitate.evaluation.needed import Needed
+from cl_imitate.evaluation.needed import Line, Needed
 from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures import needed_context
 from cl_imitate.run_dir import write_json
@@ -40,7 +40,7 @@ VALUES = {
     "symbols": "fixed",
     "growth": None,
     "seed": 0,
-    "span": 640,
+    "span": 1920,
     "rest": "a",
 }
 
@@ -108,7 +108,7 @@ def test_open_points_are_counted_nowhere(converged):
     assert "a longer training may yet find more (none was tried here)" in said
     longer = [*closed, point(0.98, context=32, updates=6000)]
     assert "(see what the updates move)" in " ".join(findings.findings(longer))
-    assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8; 128 open)" in said
+    assert "ring 8: not yet a yes at 32 (no, 0.01); a yes from 512 (yes, 0.98) on; 128 open; half of" in said
 
 
 def test_a_slower_learner_of_the_same_task_is_told_apart_from_more_to_know():
@@ -116,7 +116,7 @@ def test_a_slower_learner_of_the_same_task_is_told_apart_from_more_to_know():
     paces = (4e-3, 2e-3, 1e-3, 5e-4)
     points = [
         dataclasses.replace(
-            point(0.98 if context >= 8 * ring else 0.01, ring=ring, context=context, pace=pace),
+            point(0.98 if context >= 8 * ring else 0.01, ring=ring, context=context, pace=pace, span=3840),
             tau_steps=10.0 * ring * 2e-3 / pace,
         )
         for ring in (8, 16, 32)
@@ -151,9 +151,8 @@ def test_the_line_has_the_slope_of_the_breaks():
     said = " ".join(findings.findings(points))
     assert "to the power 1.00" in said
     assert "Tasks and slowness vary together" in said
-    assert "There is no line" in " ".join(
-        findings.findings([one for one in points if one.values["ring"] > 16])
-    )
+    few = findings.findings([one for one in points if one.values["ring"] > 16])
+    assert few[-1] == "No line is fitted: it needs three breaks, and two were found."
 
 
 def test_what_moves_the_break_is_told_from_what_does_not():
@@ -219,12 +218,42 @@ def test_without_a_gate_that_passes_nothing_is_claimed():
 
 def test_contexts_that_are_open_are_named_where_they_could_move_a_break():
     opened = [point(0.01, context=context, converged=False) for context in (32, 64)]
-    said = findings.findings([*opened, point(0.98, context=128)])[0]
-    assert said == "Every converged context suffices at ring 8 from 128 on; 32, 64 open."
+    [found] = findings.needs([*opened, point(0.98, context=128)])
+    assert found == ("ring 8", None, "128 (yes, 0.98)", "32, 64 open", 100.0)
     longer = point(0.98, context=512, converged=False)
-    assert (
-        "no converged context suffices at" in findings.findings([point(0.01, context=128), longer])[0].lower()
-    )
+    said = findings.findings([point(0.01, context=128), longer])
+    assert "none from which on all longer ones suffice was found in the one setting tried" in said[0]
+    assert "no context suffices from which on all longer ones do; 512 open" in said[1]
+
+
+def test_a_yes_below_a_no_is_told_and_not_that_no_context_suffices():
+    found = [point(0.01, context=32), point(0.98, context=256), point(0.4, context=1024)]
+    [need] = findings.needs(found)
+    assert (need.low, need.high) == ("1,024 (partial, 0.40)", None)
+    assert need.remark == "256 (yes, 0.98) suffices, longer ones do not"
+    assert "No converged context suffices" not in " ".join(findings.findings(found))
+
+
+def test_a_life_cut_short_before_its_plateau_moves_neither_the_line_nor_the_lead():
+    """Half of a life, whose half takes 163 of its 224 steps: another question than that of the whole."""
+    cut = [
+        dataclasses.replace(point(share, context=context, span=224), tau_steps=163.4)
+        for context, share in ((64, 0.1), (256, 0.98), (1024, 0.4))
+    ]
+    points = grid()
+    assert [one.is_cut_short for one in (*cut, points[0])] == [True, True, True, False]
+    assert horizon.breaks([*points, *cut]) == horizon.breaks(points)
+    assert findings.needs([*points, *cut]) == findings.needs(points)
+    assert findings.lead([*points, *cut]) == findings.lead(points)
+    [said] = [one for one in findings.others([*points, *cut]) if "left out" in one]
+    assert "PROCESS of 3 of 15 points is left out" in said
+    assert "(recorded for 224 steps, half of that gain after 163)" in said
+    assert "left out" not in " ".join(findings.findings(points))
+    assert "No context can be compared" in findings.lead(cut)
+
+
+def test_a_slope_without_an_end_is_told_as_unbounded():
+    assert findings.slope_told(Line(0.48, (-7.02, np.inf), 0.0, 6)) == "0.48 [-7.02, unbounded] (6 breaks)"
 
 
 def test_lives_of_other_lengths_and_other_settings_are_never_compared():
@@ -232,7 +261,7 @@ def test_lives_of_other_lengths_and_other_settings_are_never_compared():
     whole = [point(0.01, context=32), point(0.98, context=128)]
     half = [point(0.98, context=context, span=224) for context in (32, 64)]
     assert len(horizon.one_each([*whole, *half])[0]) == 4
-    assert [chain.rest["span"] for chain in horizon.chains([*whole, *half], "context")] == [640, 224]
+    assert [chain.rest["span"] for chain in horizon.chains([*whole, *half], "context")] == [1920, 224]
     assert horizon.varying([*whole, *half]) == ["context", "span"]
     other = [dataclasses.replace(one, settings={"training.learning_rate": 1e-3}) for one in whole]
     other += [
@@ -257,7 +286,7 @@ def test_seeds_of_one_learner_are_one_break_and_settings_have_lines_of_their_own
     [found] = horizon.breaks(seeds)
     assert found.needed == Needed(32, 128)
     assert not np.isfinite(horizon.line([found]).slope)
-    assert "There is no line" in " ".join(findings.findings(seeds))
+    assert findings.findings(seeds)[-1] == "No line is fitted: it needs three breaks, and one was found."
     contexts = [2**power for power in range(4, 13)]
     points = [
         dataclasses.replace(
@@ -476,7 +505,8 @@ def sweep(tmp_path_factory) -> pathlib.Path:
 
 def test_a_sweep_s_folder_becomes_sentences_figures_a_table_and_a_page(sweep, tmp_path, capsys):
     said = page.draw([sweep], tmp_path / "out")
-    assert "becomes yes between 128 (no, 0.0" in said[0]
+    assert said[0].startswith("PROCESS asks whether")
+    assert "not yet a yes at 128 (no, 0.0" in said[1]
     assert "1 of 4 points are open" in " ".join(said)
     assert said[-1] == "1 of 5 runs have no result yet."
     assert said[0] in capsys.readouterr().out

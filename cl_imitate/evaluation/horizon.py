@@ -104,6 +104,16 @@ class Point:
         """Whether it counts where PROCESS is asked."""
         return self.converged is True
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its recording ends before the learning does: half of the gain took more than half of the span.
+
+        A gain that comes steadily to the very end makes its half in half of the span; one that reaches a plateau,
+        well before. PROCESS then asks for a part of the learning, which tells nothing of what the whole needs.
+        """
+        span = self.values.get("span")
+        return bool(self.tau_steps and span and 2 * self.tau_steps > span)
+
     def counts_for(self, question: str) -> bool:
         return (self.converged if question == "process" else self.later_converged) is True
 
@@ -124,6 +134,11 @@ def one_each(points: Iterable[Point], question: str | None = None) -> tuple[list
         asks_later = question != "process" and point.later.answer != "not run"
         found.setdefault(tuple(point.place("later" if asks_later else "process").items()), point)
     return list(found.values()), num - len(found)
+
+
+def whole(points: Iterable[Point]) -> list[Point]:
+    """The points that say something of PROCESS: one of each place, where a whole learning was recorded."""
+    return [one for one in one_each(points, "process")[0] if not one.is_cut_short]
 
 
 class Chain(NamedTuple):
@@ -210,9 +225,10 @@ class Break(NamedTuple):
 
 
 def breaks(points: Sequence[Point]) -> list[Break]:
-    """Of every chain whose learner has a time constant and that has closed points; master seeds are taken together."""
+    """Of every chain whose learner has a time constant and that has closed points; master seeds are taken together.
+    Where a recording ends before the learning does, there is no break."""
     found: dict[tuple, list[tuple[float, Needed]]] = {}
-    for chain in chains(points, "context"):
+    for chain in chains(whole(points), "context"):
         taus = [one.tau_steps for one in chain.points if one.tau_steps]
         needed = needed_context(chain)
         if taus and needed != Needed(None, None):
