@@ -252,6 +252,20 @@ def test_a_life_cut_short_before_its_plateau_moves_neither_the_line_nor_the_lead
     assert "No context can be compared" in findings.lead(cut)
 
 
+def test_what_is_called_pace_among_axes_is_told_as_the_learning_rate_that_it_is(tmp_path):
+    """In a verdict, pace is the ratio of two time constants."""
+    points = [
+        point(share, context=context, pace=pace)
+        for pace in (2e-3, 2.5e-4)
+        for context, share in ((32, 0.01), (1024, 0.98))
+    ]
+    said = " ".join(findings.findings(points))
+    assert "learning rate 0.00025: not yet a yes at 32 (no, 0.01); a yes from 1,024 (yes, 0.98) on" in said
+    html = page._page(points, [], findings.findings(points))
+    for words in (said, html, page.to_csv(points)):
+        assert "pace" not in words
+
+
 def test_a_slope_without_an_end_is_told_as_unbounded():
     assert findings.slope_told(Line(0.48, (-7.02, np.inf), 0.0, 6)) == "0.48 [-7.02, unbounded] (6 breaks)"
 

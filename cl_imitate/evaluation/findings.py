@@ -254,7 +254,7 @@ def _recurrent_sentences(points: Sequence[Point]) -> list[str]:
     if not free:
         return []
     each = "; ".join(
-        f"{horizon.told(one.values, ['memory', *differ]).replace('memory ', '').replace('_', ' ')}: "
+        f"{horizon.told(one.values, ['memory', *differ]).removeprefix('memory ')}: "
         f"{one.process.answer} {horizon.share(one):.2f}{'' if one.is_closed else ' (open)'}"
         for one in free
     )

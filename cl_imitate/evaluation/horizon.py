@@ -34,6 +34,13 @@ AXES = {
     "rest": "other settings",
 }
 """What points may differ in, in words; `rest` is a short hash of what is no axis and does not follow from one."""
+NAMES = {axis: axis for axis in AXES} | {
+    "pace": "learning rate",
+    "sees": "shown",
+    "span": "recorded steps",
+    "rest": "other settings",
+}
+"""An axis before a value, in a word or two."""
 LATER_AXES = {
     "fork": "LATER's fork",
     "onward": "steps after the fork",
@@ -293,8 +300,9 @@ def moved(points: Sequence[Point], axis: str) -> Moved:
 
 
 def told(values: Mapping[str, Any], among: Iterable[str]) -> str:
-    """Some values in words: `ring 24, width 64`."""
-    return ", ".join(f"{axis} {value_told(values[axis])}" for axis in among if axis in values)
+    """Some values in words: `ring 24, learning rate 0.002`."""
+    names = NAMES | LATER_AXES
+    return ", ".join(f"{names[axis]} {value_told(values[axis])}" for axis in among if axis in values)
 
 
 def share(point: Point) -> float:
@@ -326,5 +334,7 @@ def _farthest(one: Imitated, other: Imitated) -> float:
 
 
 def value_told(value: Any) -> str:
-    """A value of an axis, in words."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value of an axis, in words: `1,024`, `0.00025`, `linear recurrence`."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("_", " ")

@@ -238,7 +238,7 @@ def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
             places,
             "process",
             canvas_lib.INKS[number % len(canvas_lib.INKS)],
-            label.replace("memory ", "").replace("_", " ") or None,
+            label.replace("memory ", "") or None,
         )
     if len(made) <= _MOST_NAMES and others:
         # Below the panel, which lines fill.

@@ -86,7 +86,7 @@ def to_csv(points: Sequence[Point]) -> str:
     for point in points:
         row = {
             "point": point.name,
-            **point.values,
+            **{"learning_rate" if axis == "pace" else axis: value for axis, value in point.values.items()},
             "converged": point.converged,
             "later_converged": point.later_converged,
             "above_floor_nats": point.above_floor,
@@ -139,10 +139,18 @@ border-bottom:1px solid #e4e4e4}img{max-width:100%}.first{font-size:1.15em}</sty
 
 def _page(points: Sequence[Point], shown: Sequence[Figure], said: Sequence[str]) -> str:
     differ = horizon.varying(points)
-    columns = [*differ, "PROCESS", "LATER", "perfect window", "departs", "time constant", "training"]
+    columns = [
+        *(horizon.NAMES[axis] for axis in differ),
+        "PROCESS",
+        "LATER",
+        "perfect window",
+        "departs",
+        "time constant",
+        "training",
+    ]
     rows = [
         [
-            *(str(point.values[axis]) for axis in differ),
+            *(horizon.value_told(point.values[axis]) for axis in differ),
             _told(point.process),
             _told(point.later),
             _figure(point.process.window),
