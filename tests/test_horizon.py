@@ -14,8 +14,10 @@ from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.evaluation.needed import Line, Needed
+from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures import horizon as figures_horizon
-from cl_imitate.figures import needed_context
+from cl_imitate.figures import movers as figures_movers
+from cl_imitate.figures import needed_context, shares
 from cl_imitate.run_dir import write_json
 from cl_imitate.sweeps import horizon as page
 from cl_imitate.sweeps import points as points_lib
@@ -219,19 +221,20 @@ def test_without_a_gate_that_passes_nothing_is_claimed():
 def test_contexts_that_are_open_are_named_where_they_could_move_a_break():
     opened = [point(0.01, context=context, converged=False) for context in (32, 64)]
     [found] = findings.needs([*opened, point(0.98, context=128)])
-    assert found == ("ring 8", None, "128 (yes, 0.98)", "32, 64 open", 100.0)
+    assert found == ("ring 8", None, "128 (yes, 0.98)", None, "32, 64", 100.0)
     longer = point(0.98, context=512, converged=False)
     said = findings.findings([point(0.01, context=128), longer])
-    assert "none from which on all longer ones suffice was found in the one setting tried" in said[0]
-    assert "no context suffices from which on all longer ones do; 512 open" in said[1]
+    assert said[0].endswith("By its context: none that was tried suffices in the one setting tried.")
+    assert "not yet a yes at 128 (no, 0.01); no longer one was tried; 512 open" in said[1]
 
 
 def test_a_yes_below_a_no_is_told_and_not_that_no_context_suffices():
     found = [point(0.01, context=32), point(0.98, context=256), point(0.4, context=1024)]
     [need] = findings.needs(found)
     assert (need.low, need.high) == ("1,024 (partial, 0.40)", None)
-    assert need.remark == "256 (yes, 0.98) suffices, longer ones do not"
-    assert "No converged context suffices" not in " ".join(findings.findings(found))
+    assert "256 (yes, 0.98) suffices, but none from which on all longer ones do" in need.told
+    assert "a yes is not borne out by longer ones" in findings.lead(found)
+    assert "none that was tried suffices" not in findings.lead(found)
 
 
 def test_a_life_cut_short_before_its_plateau_moves_neither_the_line_nor_the_lead():
@@ -252,7 +255,7 @@ def test_a_life_cut_short_before_its_plateau_moves_neither_the_line_nor_the_lead
     assert "No context can be compared" in findings.lead(cut)
 
 
-def test_what_is_called_pace_among_axes_is_told_as_the_learning_rate_that_it_is(tmp_path):
+def test_what_is_called_pace_among_axes_is_told_as_the_learning_rate_that_it_is():
     """In a verdict, pace is the ratio of two time constants."""
     points = [
         point(share, context=context, pace=pace)
@@ -262,7 +265,7 @@ def test_what_is_called_pace_among_axes_is_told_as_the_learning_rate_that_it_is(
     said = " ".join(findings.findings(points))
     assert "learning rate 0.00025: not yet a yes at 32 (no, 0.01); a yes from 1,024 (yes, 0.98) on" in said
     html = page._page(points, [], findings.findings(points))
-    for words in (said, html, page.to_csv(points)):
+    for words in (said, html, page.to_csv(points).splitlines()[0]):
         assert "pace" not in words
 
 
@@ -324,20 +327,21 @@ def test_seeds_of_one_learner_are_one_break_and_settings_have_lines_of_their_own
 
 
 def drawn(monkeypatch, make):
-    """The lines that a figure draws, as (x, y, is filled, marker)."""
+    """The lines that a figure draws, without what only names something for a legend."""
     kept = []
-    original = figures_horizon.draw_figure
+    original = canvas_lib.draw_figure
 
     def keep(*args, **kwargs):
         *some, draw = args
 
         def also(canvas):
             draw(canvas)
-            kept.append([line for axis in canvas.axes for line in axis.lines])
+            kept.append([line for axis in canvas.axes for line in axis.lines if len(line.get_xdata())])
 
         return original(*some, also, **kwargs)
 
-    monkeypatch.setattr(figures_horizon, "draw_figure", keep)
+    for module in (figures_horizon, figures_movers):
+        monkeypatch.setattr(module, "draw_figure", keep)
     figure = make()
     return figure, kept[-1]
 
@@ -406,17 +410,73 @@ def test_an_interval_without_ends_fills_the_panel_and_a_share_beyond_it_is_an_ar
     unknown = dataclasses.replace(unknown, process=dataclasses.replace(unknown.process, ci95=(None, None)))
     _, lines = drawn(monkeypatch, lambda: figures_horizon.curves([unknown, point(1.7, context=128)], Rules()))
     uprights = [list(one.get_ydata()) for one in lines if list(one.get_xdata()) == [32, 32]]
-    low, high = figures_horizon._SHARES
+    low, high = shares.SHARES
     assert [low, high] in uprights
     [arrow] = [one for one in lines if one.get_marker() == "^" and list(one.get_xdata()) == [128]]
     assert list(arrow.get_ydata()) == [high]
+    arrows = {
+        one.get_marker() for one in lines if list(one.get_xdata()) == [32] and one.get_markersize() == 5
+    }
+    assert arrows == {"^", "v"}  # the interval goes on at either edge
+
+
+def test_a_colour_means_one_thing_in_all_panels_of_movers_and_no_two_lines_look_alike():
+    points = [
+        point(0.5, context=context, ring=ring, width=width, memory=memory)
+        for context in (32, 128, 1024)
+        for ring in (8, 24)
+        for width in (16, 64)
+        for memory in ("transformer", "linear_recurrence")
+        if memory == "transformer" or context == 1024
+    ]
+    panels = {axis: horizon.chains(points, axis) for axis in ("context", "ring", "memory", "width")}
+    lines = figures_movers._lines(panels)
+    for some in lines.values():
+        assert len({(one.ink, one.style) for one in some}) == len({one.label for one in some}) == len(some)
+    settings, contexts = {}, {}
+    for along, some in lines.items():
+        for one in some:
+            rest = one.chain.rest
+            if along in ("context", "memory"):
+                settings.setdefault(one.ink, set()).add((rest["ring"], rest["width"]))
+            else:
+                contexts.setdefault(one.ink, set()).add(rest["context"])
+    assert len(settings) == 4
+    assert len(contexts) == 3
+    assert all(len(meant) == 1 for meant in (*settings.values(), *contexts.values()))
+    assert not settings.keys() & contexts.keys()
+
+
+def test_a_line_that_would_count_if_its_training_had_converged_is_said_not_to_have():
+    """Else `0 of 1` stands under a line from 0.04 to 1.00."""
+    points = [
+        point(1.0, ring=8, width=16),
+        point(1.0, ring=8, width=64),
+        point(0.04, ring=24, width=16, converged=False),
+        point(1.0, ring=24, width=64),
+    ]
+    assert figures_movers._changes(points, "width") == "answer changes in 0 of 1 line; 1 not converged"
+    assert figures_movers._changes(points[:2], "width") == "answer changes in 0 of 1 line"
+
+
+def test_ticks_of_a_movers_panel_do_not_run_into_each_other(monkeypatch):
+    rates = (0.00025, 0.0005, 0.001, 0.002, 0.004)
+    points = [point(0.5, pace=pace) for pace in rates]
+    axes = []
+    original = figures_movers._draw_ticks
+    monkeypatch.setattr(
+        figures_movers, "_draw_ticks", lambda panel, *rest: (original(panel, *rest), axes.append(panel))
+    )
+    assert figures_movers.movers(points, Rules()) is not None
+    [panel] = axes
+    assert [one.get_text() for one in panel.get_xticklabels()] == ["0.004", "0.001", "0.00025"]
 
 
 def test_every_figure_is_drawn_where_there_is_something_to_draw():
     points = grid()
     assert needed_context.needed(horizon.breaks(points)) is not None
-    assert figures_horizon.movers(points, Rules()) is not None
-    assert figures_horizon.movers(points[:1], Rules()) is None
+    assert figures_movers.movers(points, Rules()) is not None
+    assert figures_movers.movers(points[:1], Rules()) is None
     assert figures_horizon.surface(points) is None
     surface = [
         dataclasses.replace(point(0.1, tasks=tasks, learners=learners), elsewhere=0.2)

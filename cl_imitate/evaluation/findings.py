@@ -29,12 +29,15 @@ def lead(points: Sequence[Point]) -> str:
             f"{_ASKED} No context can be compared with another one: no converged points differ in it alone."
         )
     between = sum(one.low is not None and one.high is not None for one in found)
-    above, below = sum(one.low is None for one in found), sum(one.high is None for one in found)
+    above = sum(one.low is None for one in found)
+    broken = sum(one.high is None and one.shorter is not None for one in found)
+    below = sum(one.high is None for one in found) - broken
     told = [
         f"with a short one it is not yet a yes, from a longer one on it is, in {_of(between, found)}"
         * bool(between),
         f"every one that was tried suffices in {_of(above, found)}" * bool(above),
-        f"none from which on all longer ones suffice was found in {_of(below, found)}" * bool(below),
+        f"none that was tried suffices in {_of(below, found)}" * bool(below),
+        f"a yes is not borne out by longer ones in {_of(broken, found)}" * bool(broken),
     ]
     turns = "The answer turns on its context" if between else "By its context"
     return f"{_ASKED} {turns}: {'; '.join(filter(None, told))}."
@@ -50,22 +53,25 @@ class Need(NamedTuple):
     setting: str  # what tells it from the others here
     low: str | None  # the longest context that is not yet a yes: `64 (partial, 0.31)`
     high: str | None  # the shortest from which on all are
-    remark: str  # what else is known of the contexts between: open ones, a yes below a no
+    shorter: str | None  # below `low`, what is a yes nevertheless: `256 (yes, 2.09)`
+    opened: str | None  # what could yet move this: `64, 96`
     tau_steps: float | None  # the learner's time constant
 
     @property
     def told(self) -> str:
         """In words."""
-        low = f"not yet a yes at {self.low}" if self.low else "no context was tried that is not a yes"
-        high = (
-            f"a yes from {self.high} on"
-            if self.high
-            else "no context suffices from which on all longer ones do"
-        )
-        tau = (
-            "" if self.tau_steps is None else f"half of the learner's gain after {self.tau_steps:,.0f} steps"
-        )
-        return "; ".join(filter(None, (low, high, self.remark, tau)))
+        told = [f"not yet a yes at {self.low}" if self.low else "no context was tried that is not a yes"]
+        if self.high:
+            told.append(f"a yes from {self.high} on")
+        elif self.shorter:
+            told.append(f"{self.shorter} suffices, but none from which on all longer ones do")
+        else:
+            told.append("no longer one was tried")
+        if self.opened:
+            told.append(f"{self.opened} open")
+        if self.tau_steps is not None:
+            told.append(f"half of the learner's gain after {self.tau_steps:,.0f} steps")
+        return "; ".join(told)
 
 
 def needs(points: Sequence[Point]) -> list[Need]:
@@ -83,6 +89,17 @@ def needs(points: Sequence[Point]) -> list[Need]:
             continue
         at = {one.values["context"]: one for one in chain.points}
         taus = [one.tau_steps for one in chain.points if one.tau_steps]
+        counted = [one for one in chain.points if one.is_closed and one.process.is_answered]
+        shorter = [
+            _shown(one)
+            for one in counted
+            if one.process.answer == "yes" and one.values["context"] < (low or 0)
+        ]
+        opened = [
+            f"{context:,}"
+            for context, one in at.items()
+            if one not in counted and (low or 0) < context < (high or math.inf)
+        ]
         found.append(
             Need(
                 setting=horizon.told(
@@ -91,28 +108,12 @@ def needs(points: Sequence[Point]) -> list[Need]:
                 or "here",
                 low=None if low is None else _shown(at[low]),
                 high=None if high is None else _shown(at[high]),
-                remark=_remark(chain, low, high),
+                shorter=", ".join(shorter) or None,
+                opened=", ".join(opened) or None,
                 tau_steps=sum(taus) / len(taus) if taus else None,
             )
         )
     return found
-
-
-def _remark(chain: horizon.Chain, low: int | None, high: int | None) -> str:
-    """What could yet move a break, `64 open`; and a yes that a longer context does not bear out."""
-    opened, shorter = [], []
-    for one in chain.points:
-        context = one.values["context"]
-        if not (one.is_closed and one.process.is_answered):
-            if (low or 0) < context < (high or math.inf):
-                opened.append(f"{context:,}")
-        elif one.process.answer == "yes" and low is not None and context < low:
-            shorter.append(_shown(one))
-    told = [
-        f"{', '.join(shorter)} suffices, longer ones do not" * bool(shorter),
-        f"{', '.join(opened)} open" * bool(opened),
-    ]
-    return "; ".join(filter(None, told))
 
 
 def _shown(point: Point) -> str:

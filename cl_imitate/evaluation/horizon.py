@@ -271,6 +271,7 @@ class Moved(NamedTuple):
     num_chains: int
     num_changed: int
     num_equal: int  # of chains in which no two shares can differ by `NO_CHANGE`
+    num_open: int  # chains beside these that would count if training had converged
     rest: dict[str, Any]
     low: Point | None
     high: Point | None
@@ -280,11 +281,13 @@ def moved(points: Sequence[Point], axis: str) -> Moved:
     """Over closed, answered points. An answer changes where two points of a chain differ in it and their intervals do
     not overlap. That intervals overlap does not show that nothing changes: a chain's shares are equal only where the
     farthest ends of every two intervals are less than `NO_CHANGE` apart."""
-    counted, changed, equal, best = 0, 0, 0, Moved(0, 0, 0, {}, None, None)
+    counted, changed, equal, opened, best = 0, 0, 0, 0, Moved(0, 0, 0, 0, {}, None, None)
     widest = -1.0
     for chain in chains(points, axis):
-        closed = [one for one in chain.points if one.is_closed and one.process.is_answered]
+        answered = [one for one in chain.points if one.process.is_answered]
+        closed = [one for one in answered if one.is_closed]
         if len({one.values[axis] for one in closed}) < 2:
+            opened += len({one.values[axis] for one in answered}) > 1
             continue
         counted += 1
         pairs = [(one, two) for number, one in enumerate(closed) for two in closed[number + 1 :]]
@@ -295,8 +298,8 @@ def moved(points: Sequence[Point], axis: str) -> Moved:
         equal += all(_farthest(one.process, two.process) < NO_CHANGE for one, two in pairs)
         for one, two in pairs:
             if (by := abs(share(two) - share(one))) > widest:
-                widest, best = by, Moved(0, 0, 0, chain.rest, one, two)
-    return best._replace(num_chains=counted, num_changed=changed, num_equal=equal)
+                widest, best = by, Moved(0, 0, 0, 0, chain.rest, one, two)
+    return best._replace(num_chains=counted, num_changed=changed, num_equal=equal, num_open=opened)
 
 
 def told(values: Mapping[str, Any], among: Iterable[str]) -> str:

@@ -51,7 +51,7 @@ def needed(
         ):
             if len(ticks) > _MOST_LOG_TICKS:
                 ticks = [tick for tick in ticks if math.log10(tick).is_integer()]
-            set_ticks(ticks, [canvas_lib.steps(tick) for tick in ticks])
+            set_ticks(ticks, [_number(tick) for tick in ticks])
         axis.minorticks_off()
 
     def draw(canvas: Canvas) -> None:
@@ -82,6 +82,11 @@ def needed(
         draw,
         size=(6.2 if far_steps is None else 10.0, 4.3),
     )
+
+
+def _number(steps: float) -> str:
+    """1,024; where a line is carried far, 10M."""
+    return f"{steps:,.0f}" if steps < 1e6 else canvas_lib.steps(steps)
 
 
 def _draw_break(axis: Axes, one: Break, ink: str, named: str) -> None:

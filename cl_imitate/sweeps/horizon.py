@@ -15,7 +15,7 @@ from cl_imitate import load_config, report
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.figures import horizon as figures_horizon
-from cl_imitate.figures import needed_context
+from cl_imitate.figures import movers, needed_context
 from cl_imitate.figures.canvas import Figure
 from cl_imitate.sweeps import points as points_lib
 from cl_imitate.sweeps.folder import SweepDir, is_sweep
@@ -53,7 +53,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         )
     drawn = [
         figures_horizon.curves(points, rules),
-        figures_horizon.movers(points, rules),
+        movers.movers(points, rules),
         needed_context.needed(horizon.breaks(points)),
         figures_horizon.surface(points),
     ]
