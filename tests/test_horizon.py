@@ -5,6 +5,8 @@ import dataclasses
 import io
 import json
 import pathlib
+import re
+from html import escape
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from cl_imitate.figures import movers as figures_movers
 from cl_imitate.figures import needed_context, shares
 from cl_imitate.run_dir import write_json
 from cl_imitate.sweeps import horizon as page
+from cl_imitate.sweeps import horizon_page
 from cl_imitate.sweeps import points as points_lib
 from tests import synthetic
 
@@ -264,8 +267,8 @@ def test_what_is_called_pace_among_axes_is_told_as_the_learning_rate_that_it_is(
     ]
     said = " ".join(findings.findings(points))
     assert "learning rate 0.00025: not yet a yes at 32 (no, 0.01); a yes from 1,024 (yes, 0.98) on" in said
-    html = page._page(points, [], findings.findings(points))
-    for words in (said, html, page.to_csv(points).splitlines()[0]):
+    table = str(horizon_page._table(points))
+    for words in (said, table, page.to_csv(points).splitlines()[0]):
         assert "pace" not in words
 
 
@@ -379,7 +382,7 @@ def test_what_has_not_departed_is_told_from_what_is_not_resolved(monkeypatch, tm
         128: ("o", True),
         512: ("s", False),
     }
-    assert [page._departs(one.process) for one in points] == [
+    assert [horizon_page.departs(one.process) for one in points] == [
         "behind after 320",
         "not resolved",
         "not within 1,920",
@@ -429,6 +432,7 @@ def test_a_colour_means_one_thing_in_all_panels_of_movers_and_no_two_lines_look_
         for memory in ("transformer", "linear_recurrence")
         if memory == "transformer" or context == 1024
     ]
+    points = [*(point(0.5, context=context, ring=4, width=64) for context in (32, 128)), *points]
     panels = {axis: horizon.chains(points, axis) for axis in ("context", "ring", "memory", "width")}
     lines = figures_movers._lines(panels)
     for some in lines.values():
@@ -441,7 +445,7 @@ def test_a_colour_means_one_thing_in_all_panels_of_movers_and_no_two_lines_look_
                 settings.setdefault(one.ink, set()).add((rest["ring"], rest["width"]))
             else:
                 contexts.setdefault(one.ink, set()).add(rest["context"])
-    assert len(settings) == 4
+    assert len(settings) == 5  # one of them in the panel of contexts alone, and first there
     assert len(contexts) == 3
     assert all(len(meant) == 1 for meant in (*settings.values(), *contexts.values()))
     assert not settings.keys() & contexts.keys()
@@ -596,6 +600,41 @@ def test_a_sweep_s_folder_becomes_sentences_figures_a_table_and_a_page(sweep, tm
     assert said[0] in html
     assert html.count("data:image/png;base64,") == 3
     assert (tmp_path / "out" / "horizon.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_asks_answers_and_says_by_which_rules_and_from_what_it_was_made(sweep, tmp_path):
+    run = finished(tmp_path / "run", 512, 1.3, ring=64)
+    made = {"fingerprint": "abc" * 20, "git_revision": "0123456789ab", "started": "2026-11-27 00:47:19 +0000"}
+    (run / "manifest.json").write_text(json.dumps(made))
+    page.draw([sweep, run], tmp_path / "out")
+    html = (tmp_path / "out" / "index.html").read_text()
+    heads = re.findall(r"<h([12])[^>]*>(.*?)</h", html)
+    assert [title for level, title in heads if level == "1"] == ["How far does frozen imitation go?"]
+    assert len({title for _, title in heads}) == len(heads) > 5
+    lead = re.findall(r'<p class="lead">(.*?)</p>', html)[0]
+    assert lead.startswith("PROCESS asks whether")
+    assert len(lead.split()) < 70
+    assert "<td>here</td>" in html or "<td>ring 24</td>" in html
+    decided = json.loads((run / "verdict.json").read_text())["questions"]
+    for name in ("process", "later"):
+        assert decided[name]["question"] in html
+        assert escape(decided[name]["rule"], quote=False).replace("'", "&#39;") in html
+    for term in ("perfect use of the window", "time constant", "needed context", "Not resolved"):
+        assert term in html
+    for of_the_run in ("0123456789ab", "2026-11-27", "abcabcabcabc", "not recorded"):
+        assert of_the_run in html
+    assert f"cl-imitate horizon {sweep} {run} --out {tmp_path / 'out'}" in html
+    assert '<meta name="viewport"' in html
+    assert "@media print" in html
+    for wide in re.finditer(r"<(img|table)", html):
+        assert 'class="scroll"' in html[wide.start() - 45 : wide.start()], html[wide.start() :][:60]
+
+
+def test_what_is_void_stands_on_top_of_the_page(tmp_path):
+    finished(tmp_path / "run", 512, 1.3)
+    page.draw([tmp_path / "run"], tmp_path / "out")
+    header = (tmp_path / "out" / "index.html").read_text().partition("</header>")[0]
+    assert '<div class="void-box" role="alert"><strong>VOID: no point passes its own gate' in header
 
 
 def test_runs_and_sweeps_go_together(sweep, tmp_path):

@@ -76,7 +76,7 @@ def needed(
     return draw_figure(
         "needed_context",
         "The context that the learning needs",
-        "Each bar: above its lower end PROCESS is not yet yes, from its upper end on it is. Dotted, with a mark that "
+        "Each bar: above its lower end PROCESS is not yet a yes, from its upper end on it is. Dotted, with a mark that "
         f"points on: open at that end. {fitted}{beyond}",
         f"Needed {size_name.partition(',')[0]} against time constant. {fitted}",
         draw,
