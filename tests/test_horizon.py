@@ -15,6 +15,7 @@ from cl_imitate import load_config
 from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.moved import moved
 from cl_imitate.evaluation.needed import Line, Needed
 from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures import horizon as figures_horizon
@@ -107,7 +108,7 @@ def test_open_points_are_counted_nowhere(converged):
     closed = [point(0.01, context=32), point(0.98, context=512)]
     opened = [point(0.98, context=128, converged=converged), point(0.01, context=1024, converged=converged)]
     assert breaks(closed + opened) == breaks(closed) == {8: Needed(32, 512)}
-    assert horizon.moved(closed + opened, "context") == horizon.moved(closed, "context")
+    assert moved(closed + opened, "context") == moved(closed, "context")
     said = " ".join(findings.findings(closed + opened))
     assert "2 of 4 points are open" in said
     assert "a longer training may yet find more (none was tried here)" in said
@@ -168,7 +169,7 @@ def test_what_moves_the_break_is_told_from_what_does_not():
         for learners in (128, 1500)
     ]
     few = [point(0.3, context=128, width=width, learners=16) for width in (32, 64)]
-    found = {axis: horizon.moved(points + few, axis)[:3] for axis in ("context", "width", "learners")}
+    found = {axis: moved(points + few, axis)[:3] for axis in ("context", "width", "learners")}
     assert found == {"context": (4, 4, 0), "width": (5, 0, 5), "learners": (4, 2, 2)}
     said = findings.findings(points + few)
     [width] = [one for one in said if one.startswith("Width")]
@@ -180,7 +181,7 @@ def test_what_moves_the_break_is_told_from_what_does_not():
 def test_answers_whose_intervals_overlap_move_nothing():
     wide = [point(0.55, context=32), point(0.62, context=128)]
     assert wide[0].process.answer != wide[1].process.answer
-    assert horizon.moved(wide, "context").num_changed == 0
+    assert moved(wide, "context").num_changed == 0
 
 
 def test_intervals_that_overlap_do_not_show_that_nothing_moves():
@@ -188,14 +189,14 @@ def test_intervals_that_overlap_do_not_show_that_nothing_moves():
     narrow = [point(0.98, context=128, width=width) for width in (16, 64)]
     wide = [point(0.04, context=64, width=16), point(0.31, context=64, width=64)]
     wide[1] = dataclasses.replace(wide[1], process=dataclasses.replace(wide[1].process, ci95=(-2.36, 2.98)))
-    assert horizon.moved(narrow + wide, "width")[:3] == (2, 0, 1)
+    assert moved(narrow + wide, "width")[:3] == (2, 0, 1)
     [said] = [one for one in findings.findings(narrow + wide) if one.startswith("Width")]
     assert (
         "is not seen to move the answer (0 of 2 comparisons; intervals leave room for no change by 0.2 in 1)"
         in said
     )
     unknown = dataclasses.replace(wide[1], process=dataclasses.replace(wide[1].process, ci95=(None, None)))
-    assert horizon.moved([wide[0], unknown], "width").num_equal == 0
+    assert moved([wide[0], unknown], "width").num_equal == 0
 
 
 def test_a_break_of_the_window_is_told_from_one_of_the_learning():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cl_imitate.evaluation import horizon
 from cl_imitate.evaluation.horizon import Point
+from cl_imitate.evaluation.moved import NO_CHANGE, Moved, moved
 from cl_imitate.evaluation.needed import Line
 
 _ASKED = (
@@ -194,8 +195,8 @@ def _cut_short_sentences(points: Sequence[Point]) -> list[str]:
         for span, taus in spans.items()
     )
     return [
-        f"PROCESS of {len(cut)} of {len(points)} points is left out of all of this and of the figures: their recording "
-        f"ends before the learning does ({each}). Where half of a gain takes more than half of the recording, the "
+        f"PROCESS of {len(cut)} of {len(points)} points is left out of what is said here and of the figures: their "
+        f"recording ends before the learning does ({each}). Where half of a gain takes more than half of the recording, the "
         "learner has reached no plateau."
     ]
 
@@ -221,7 +222,7 @@ def _window_sentences(points: Sequence[Point]) -> list[str]:
 
 
 def _moved_sentence(points: Sequence[Point], axis: str) -> str | None:
-    found = horizon.moved(points, axis)
+    found = moved(points, axis)
     if found.low is None or found.high is None:
         return None
     low, high = (f"{horizon.value_told(one.values[axis])}" for one in (found.low, found.high))
@@ -234,18 +235,18 @@ def _moved_sentence(points: Sequence[Point], axis: str) -> str | None:
     )
 
 
-def _does(found: horizon.Moved) -> str:
+def _does(found: Moved) -> str:
     """That nothing was seen is no finding that nothing is there: for this, intervals must leave no room for it."""
     if found.num_changed:
         return f"moves the answer ({found.num_changed} of {found.num_chains} comparisons)"
     if found.num_equal == found.num_chains:
         return (
-            f"does not move the share by {horizon.NO_CHANGE:g} ({found.num_chains} "
+            f"does not move the share by {NO_CHANGE:g} ({found.num_chains} "
             f"comparison{'s' if found.num_chains > 1 else ''})"
         )
     return (
         f"is not seen to move the answer (0 of {found.num_chains} comparisons; intervals leave room for no change by "
-        f"{horizon.NO_CHANGE:g} in {found.num_equal})"
+        f"{NO_CHANGE:g} in {found.num_equal})"
     )
 
 

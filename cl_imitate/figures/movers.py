@@ -9,6 +9,7 @@ import numpy as np
 from cl_imitate.config import Rules
 from cl_imitate.evaluation import horizon
 from cl_imitate.evaluation.horizon import AXES, Chain, Point
+from cl_imitate.evaluation.moved import moved
 from cl_imitate.figures.canvas import GREY, INKS, Axes, Canvas, Figure, draw_figure
 from cl_imitate.figures.shares import draw_line, share_axis
 
@@ -57,7 +58,7 @@ def movers(points: Sequence[Point], rules: Rules) -> Figure | None:
 
 
 def _changes(points: Sequence[Point], along: str) -> str:
-    found = horizon.moved(points, along)
+    found = moved(points, along)
     lines = "line" if found.num_chains == 1 else "lines"
     told = f"answer changes in {found.num_changed} of {found.num_chains} {lines}"
     return f"{told}; {found.num_open} not converged" if found.num_open else told

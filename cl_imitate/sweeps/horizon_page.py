@@ -18,6 +18,7 @@ from cl_imitate.circumstances import git_revision
 from cl_imitate.config import Rules
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.moved import NO_CHANGE
 from cl_imitate.figures.canvas import Figure
 
 _TERMS = (
@@ -131,7 +132,7 @@ def _rules(rules: Rules) -> dict[str, str]:
         "more than half of it.",
         "moves the answer": "Two converged points that differ in one thing alone have different answers, and their "
         "intervals do not overlap. That it does not move the share is said only where the farthest ends of every two "
-        f"intervals are less than {horizon.NO_CHANGE:g} apart, half of what lies between the bounds of a no and a yes.",
+        f"intervals are less than {NO_CHANGE:g} apart, half of what lies between the bounds of a no and a yes.",
         "departs": f"At the first of {blocks} consecutive blocks in which the 95% interval of imitator less learner "
         f"lies wholly outside {margin} of the learner's range on either side. Not within the horizon: there are never "
         f"{blocks} in a row in which it reaches out of {margin}. Not resolved: there are, the intervals being too wide "
