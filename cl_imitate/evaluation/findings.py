@@ -196,8 +196,8 @@ def _cut_short_sentences(points: Sequence[Point]) -> list[str]:
     )
     return [
         f"PROCESS of {len(cut)} of {len(points)} points is left out of what is said here and of the figures: their "
-        f"recording ends before the learning does ({each}). Where half of a gain takes more than half of the recording, the "
-        "learner has reached no plateau."
+        f"recording ends before the learning does ({each}). Where half of a gain takes more than half of the "
+        "recording, the learner has reached no plateau."
     ]
 
 
