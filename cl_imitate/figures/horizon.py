@@ -159,6 +159,8 @@ def _draw_departures(axis: Axes, row: _Asked, inks: Mapping[str, str]) -> None:
         ticks = canvas_lib.log_ticks(low, high)
         axis.set_yticks(ticks, [f"{tick:,.4g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks])
         axis.minorticks_off()
+    else:
+        axis.set_yticks([])
     axis.set_ylabel("departs after, steps")
     axis.set_title("Departure horizon")
     _draw_contexts(axis, row)
@@ -194,9 +196,7 @@ def _right_of(row: _Asked) -> float:
 
 def _draw_contexts(axis: Axes, row: _Asked) -> None:
     if not row.every:
-        canvas_lib.say(
-            axis, "no recording holds a whole learning" if row.question == "process" else "not asked"
-        )
+        canvas_lib.say(axis, "not answered over a whole learning")
         return
     contexts = sorted({one.values["context"] for chain in row.groups for one in chain.points})
     names = [f"{one:,}" for one in contexts]
