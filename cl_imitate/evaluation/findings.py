@@ -24,6 +24,8 @@ def lead(points: Sequence[Point]) -> str:
     """The question, and in one sentence what the points say to it."""
     if not points:
         return "No point has a result yet."
+    if not horizon.whole(points):
+        return f"{_ASKED} Every recording here ends before the learning does, so that nothing is said to it."
     found = needs(points)
     if not found:
         return (
@@ -45,7 +47,9 @@ def lead(points: Sequence[Point]) -> str:
 
 
 def _of(number: int, every: Sequence) -> str:
-    return f"{number} of {len(every)} settings" if len(every) > 1 else "the one setting tried"
+    if len(every) == 1:
+        return "the one setting tried"
+    return f"all {number} settings" if number == len(every) else f"{number} of {len(every)} settings"
 
 
 class Need(NamedTuple):
