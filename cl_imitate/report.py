@@ -43,7 +43,8 @@ GLOSSARY = {
     "rung": "A step of the novelty ladder: how far the new task is from those of training.",
     "time constant": "The steps an arm takes to half of its own gain. Pace: the imitator's over the learner's.",
     "departure": "The first of three consecutive blocks in which imitator and learner surely differ by over a tenth of "
-    "the learner's range, each relative to its own level at the start.",
+    "the learner's range, each relative to its own level at the start. Not within the span: there are never three "
+    "in which they could differ by so much. Not resolved: there are, the intervals being too wide to tell.",
     "void": "The run, or the question, cannot carry an answer; the reason stands beside it.",
     "IQM": "Interquartile mean: the mean of the middle half.",
 }

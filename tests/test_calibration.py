@@ -94,11 +94,14 @@ def any_rung_after_holm(seed: int) -> str:
 
 
 def departure(difference: float, seed: int) -> str:
-    """The learner stays at 1; the imitator is `difference` of the learner's range off for 8 blocks."""
+    """The learner stays at 1; the imitator is `difference` of the learner's range off for 8 blocks. "yes": it departs;
+    "no": it is said not to."""
     levels = {"learner_held": level(0.0), "learner": level(1.0), "imitator": level(1.0 - difference)}
     cell = arms("process", seed, levels, start_step=0, blocks=8)
-    found = answers.questions(EXPERIMENT, [cell])["process"]["departure_step"]
-    return "no" if np.isnan(found) else "yes"
+    found = answers.questions(EXPERIMENT, [cell])["process"]
+    if not np.isnan(found["departure_step"]):
+        return "yes"
+    return "no" if found["departure_resolved"] else "not resolved"
 
 
 def exceeds(over: float, seed: int) -> str:
@@ -126,7 +129,7 @@ ON_THE_BOUND: dict[str, tuple[Callable[[int], str], tuple[str, ...]]] = {
     "ELSEWHERE, one of three rungs at 0.5": (lambda seed: elsewhere((0.5, 1.0, 1.0), seed), ("yes",)),
     "ELSEWHERE, one of three rungs at 0.1": (lambda seed: elsewhere((0.1, 0.0, 0.0), seed), ("no",)),
     "ELSEWHERE, any of three rungs at 0.5, after Holm": (any_rung_after_holm, ("yes",)),
-    "departure, 0.1 of the range off": (functools.partial(departure, 0.1), ("yes",)),
+    "departure, 0.1 of the range off": (functools.partial(departure, 0.1), ("yes", "no")),
 }
 INSIDE: dict[str, tuple[Callable[[int], str], str]] = {
     "NOW, ratio 1": (lambda seed: answer("now", [now(1.0, seed)]), "yes"),
@@ -141,6 +144,7 @@ INSIDE: dict[str, tuple[Callable[[int], str], str]] = {
     "ELSEWHERE, all at 0.7": (lambda seed: elsewhere((0.7, 0.7, 0.7), seed), "yes"),
     "ELSEWHERE, all at -0.05": (lambda seed: elsewhere((-0.05, -0.05, -0.05), seed), "no"),
     "departure, 0.25 of the range off": (functools.partial(departure, 0.25), "yes"),
+    "departure, none": (functools.partial(departure, 0.0), "no"),
     "LATER, exceeds its data by 0.15": (lambda seed: exceeds(0.15, seed), "yes"),
 }
 VOID: dict[str, tuple[Callable[[int], str], bool]] = {

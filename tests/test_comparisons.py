@@ -43,8 +43,9 @@ def test_a_perfect_imitator_of_the_process_has_ratio_and_pace_one_and_never_depa
     assert found.ratio.value == pytest.approx(1, abs=0.02)
     assert found.pace == pytest.approx(1, abs=0.05)
     assert found.learner_gain == pytest.approx(1, abs=0.02)
-    assert np.isnan(found.departure_steps)
-    assert found.departure_side is None
+    assert np.isnan(found.departure.steps)
+    assert found.departure.side is None
+    assert found.departure.is_resolved
 
 
 def test_pace_is_the_ratio_of_the_times_to_half_of_the_own_gain():
@@ -113,7 +114,7 @@ def test_a_perfect_imitator_has_the_same_window_ratio_one_even_where_its_own_sta
     assert found.ratio.value < 0.75
 
 
-def departing(difference: np.ndarray, **labels) -> tuple[float, str | None]:
+def departing(difference: np.ndarray, **labels) -> comparisons.Departure:
     learner = synthetic.rising(synthetic.RANDOM, 10.0)
     cell = synthetic.cell(
         "process", {"learner": learner, "imitator": learner + difference}, noise=0.05, **labels
@@ -124,23 +125,44 @@ def departing(difference: np.ndarray, **labels) -> tuple[float, str | None]:
 def test_departure_is_the_first_of_three_blocks_in_a_row_outside_the_margin():
     difference = np.zeros(20)
     difference[[4, 5, 9, 10, 11, 12]] = -2.0
-    assert departing(difference) == (9 * 32, "behind")
-    assert departing(-difference) == (9 * 32, "ahead")
+    assert departing(difference) == (9 * 32, "behind", True)
+    assert departing(-difference) == (9 * 32, "ahead", True)
     difference[10] = 0.0
-    steps, side = departing(difference)
+    steps, side, is_resolved = departing(difference)
     assert np.isnan(steps)
     assert side is None
+    assert is_resolved  # never three blocks in a row that could be outside
 
 
 def test_a_difference_within_the_margin_is_no_departure():
-    assert np.isnan(departing(np.full(20, -0.8))[0])
-    assert departing(np.full(20, -1.1))[0] == 0
+    assert np.isnan(departing(np.full(20, -0.8)).steps)
+    assert departing(np.full(20, -0.8)).is_resolved
+    assert departing(np.full(20, -1.1)).steps == 0
 
 
-def test_an_uncertain_difference_is_no_departure():
-    levels = {"learner": 10.0, "imitator": 8.5}
-    cell = synthetic.cell("process", levels, noise=0.1, seed_noise=3.0)
-    assert np.isnan(comparisons.departure(cell, RULES, generator(), margin=0.9, now_steps=0)[0])
+def test_an_uncertain_difference_is_neither_a_departure_nor_none():
+    """Two imitator seeds, of which one is its learner's equal and one never learns: nothing is known of a third."""
+    learner = synthetic.rising(synthetic.RANDOM, 10.0)
+    cell = synthetic.cell("process", {"learner": learner, "imitator": learner}, noise=0.05, seeds=2)
+    cell.returns["imitator"][1] = synthetic.RANDOM
+    found = comparisons.departure(cell, RULES, generator(), margin=0.9, now_steps=0)
+    assert np.isnan(found.steps)
+    assert not found.is_resolved
+
+
+@pytest.mark.parametrize(("in_doubt", "is_resolved"), [((4, 5, 9, 10), True), ((4, 5, 6), False)])
+def test_as_many_blocks_in_doubt_as_a_departure_takes_could_hide_one(in_doubt, is_resolved):
+    cell = synthetic.cell("process", {"learner": 10.0, "imitator": 10.0}, noise=0.05)
+    for block in in_doubt:
+        cell.returns["imitator"][0, :, block] -= 6.0
+    found = comparisons.departure(cell, RULES, generator(), margin=0.9, now_steps=0)
+    assert np.isnan(found.steps)
+    assert found.is_resolved is is_resolved
+
+
+def test_a_learner_without_a_range_resolves_nothing():
+    cell = synthetic.cell("process", {"learner": 10.0, "imitator": 10.0}, noise=0.05)
+    assert not comparisons.departure(cell, RULES, generator(), margin=-0.1, now_steps=0).is_resolved
 
 
 def test_departure_is_relative_to_each_arms_own_now():
@@ -154,13 +176,15 @@ def test_departure_is_relative_to_each_arms_own_now():
 def test_from_an_empty_context_there_is_no_now_to_be_relative_to(start_step, departs):
     levels = {"learner": 10.0, "imitator": 8.0, "learner_held": 1.0}
     found = growth(synthetic.cell("process", levels, noise=0.05, start_step=start_step))
-    assert np.isfinite(found.departure_steps) == departs
+    assert np.isfinite(found.departure.steps) == departs
 
 
 def test_blocks_with_few_learners_show_no_departure():
     cell = synthetic.cell("process", {"learner": 10.0, "imitator": 5.0}, noise=0.05)
     cell.returns["imitator"][:, 11:] = np.nan  # 11 of 24 learners are left
-    assert np.isnan(comparisons.departure(cell, RULES, generator(), margin=0.9, now_steps=0)[0])
+    found = comparisons.departure(cell, RULES, generator(), margin=0.9, now_steps=0)
+    assert np.isnan(found.steps)
+    assert not found.is_resolved
 
 
 def test_recovered_is_a_share_of_the_learners_gain_and_its_gain_of_the_range_to_the_ceiling():

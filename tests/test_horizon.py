@@ -5,6 +5,8 @@ import dataclasses
 import io
 import json
 import pathlib
+import re
+from html import escape
 
 import numpy as np
 import pytest
@@ -13,11 +15,15 @@ from cl_imitate import load_config
 from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
-from cl_imitate.evaluation.needed import Needed
+from cl_imitate.evaluation.moved import moved
+from cl_imitate.evaluation.needed import Line, Needed
+from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures import horizon as figures_horizon
-from cl_imitate.figures import needed_context
+from cl_imitate.figures import movers as figures_movers
+from cl_imitate.figures import needed_context, shares
 from cl_imitate.run_dir import write_json
 from cl_imitate.sweeps import horizon as page
+from cl_imitate.sweeps import horizon_page
 from cl_imitate.sweeps import points as points_lib
 from tests import synthetic
 
@@ -40,7 +46,7 @@ VALUES = {
     "symbols": "fixed",
     "growth": None,
     "seed": 0,
-    "span": 640,
+    "span": 1920,
     "rest": "a",
 }
 
@@ -54,6 +60,7 @@ def point(share: float, *, converged: bool | None = True, window: float = 1.0, *
         horizon_steps=1920,
         departure_steps=None if answer == "yes" else 320.0,
         departure_side=None if answer == "yes" else "behind",
+        departure_is_resolved=True,
         window=window,
         ceiling=1.02,
     )
@@ -101,13 +108,13 @@ def test_open_points_are_counted_nowhere(converged):
     closed = [point(0.01, context=32), point(0.98, context=512)]
     opened = [point(0.98, context=128, converged=converged), point(0.01, context=1024, converged=converged)]
     assert breaks(closed + opened) == breaks(closed) == {8: Needed(32, 512)}
-    assert horizon.moved(closed + opened, "context") == horizon.moved(closed, "context")
+    assert moved(closed + opened, "context") == moved(closed, "context")
     said = " ".join(findings.findings(closed + opened))
     assert "2 of 4 points are open" in said
     assert "a longer training may yet find more (none was tried here)" in said
     longer = [*closed, point(0.98, context=32, updates=6000)]
     assert "(see what the updates move)" in " ".join(findings.findings(longer))
-    assert "between 32 (no, 0.01) and 512 (yes, 0.98) steps (ring 8; 128 open)" in said
+    assert "ring 8: not yet a yes at 32 (no, 0.01); a yes from 512 (yes, 0.98) on; 128 open; half of" in said
 
 
 def test_a_slower_learner_of_the_same_task_is_told_apart_from_more_to_know():
@@ -115,7 +122,7 @@ def test_a_slower_learner_of_the_same_task_is_told_apart_from_more_to_know():
     paces = (4e-3, 2e-3, 1e-3, 5e-4)
     points = [
         dataclasses.replace(
-            point(0.98 if context >= 8 * ring else 0.01, ring=ring, context=context, pace=pace),
+            point(0.98 if context >= 8 * ring else 0.01, ring=ring, context=context, pace=pace, span=3840),
             tau_steps=10.0 * ring * 2e-3 / pace,
         )
         for ring in (8, 16, 32)
@@ -150,9 +157,8 @@ def test_the_line_has_the_slope_of_the_breaks():
     said = " ".join(findings.findings(points))
     assert "to the power 1.00" in said
     assert "Tasks and slowness vary together" in said
-    assert "There is no line" in " ".join(
-        findings.findings([one for one in points if one.values["ring"] > 16])
-    )
+    few = findings.findings([one for one in points if one.values["ring"] > 16])
+    assert few[-1] == "No line is fitted: it needs three breaks, and two were found."
 
 
 def test_what_moves_the_break_is_told_from_what_does_not():
@@ -163,11 +169,11 @@ def test_what_moves_the_break_is_told_from_what_does_not():
         for learners in (128, 1500)
     ]
     few = [point(0.3, context=128, width=width, learners=16) for width in (32, 64)]
-    found = {axis: horizon.moved(points + few, axis)[:2] for axis in ("context", "width", "learners")}
-    assert found == {"context": (4, 4), "width": (5, 0), "learners": (4, 2)}
+    found = {axis: moved(points + few, axis)[:3] for axis in ("context", "width", "learners")}
+    assert found == {"context": (4, 4, 0), "width": (5, 0, 5), "learners": (4, 2, 2)}
     said = findings.findings(points + few)
     [width] = [one for one in said if one.startswith("Width")]
-    assert "does not move the answer (0 of 5 comparisons)" in width
+    assert "does not move the share by 0.2 (5 comparisons)" in width
     [learners] = [one for one in said if one.startswith("Recorded learners")]
     assert "moves the answer (2 of 4 comparisons); at most from 0.30 at 16 to 0.98 at" in learners
 
@@ -175,7 +181,22 @@ def test_what_moves_the_break_is_told_from_what_does_not():
 def test_answers_whose_intervals_overlap_move_nothing():
     wide = [point(0.55, context=32), point(0.62, context=128)]
     assert wide[0].process.answer != wide[1].process.answer
-    assert horizon.moved(wide, "context").num_changed == 0
+    assert moved(wide, "context").num_changed == 0
+
+
+def test_intervals_that_overlap_do_not_show_that_nothing_moves():
+    """A width that may lift the share from 0.04 by anything up to 2.9 is not seen to move it; no more is known."""
+    narrow = [point(0.98, context=128, width=width) for width in (16, 64)]
+    wide = [point(0.04, context=64, width=16), point(0.31, context=64, width=64)]
+    wide[1] = dataclasses.replace(wide[1], process=dataclasses.replace(wide[1].process, ci95=(-2.36, 2.98)))
+    assert moved(narrow + wide, "width")[:3] == (2, 0, 1)
+    [said] = [one for one in findings.findings(narrow + wide) if one.startswith("Width")]
+    assert (
+        "is not seen to move the answer (0 of 2 comparisons; intervals leave room for no change by 0.2 in 1)"
+        in said
+    )
+    unknown = dataclasses.replace(wide[1], process=dataclasses.replace(wide[1].process, ci95=(None, None)))
+    assert moved([wide[0], unknown], "width").num_equal == 0
 
 
 def test_a_break_of_the_window_is_told_from_one_of_the_learning():
@@ -203,12 +224,58 @@ def test_without_a_gate_that_passes_nothing_is_claimed():
 
 def test_contexts_that_are_open_are_named_where_they_could_move_a_break():
     opened = [point(0.01, context=context, converged=False) for context in (32, 64)]
-    said = findings.findings([*opened, point(0.98, context=128)])[0]
-    assert said == "Every converged context suffices at ring 8 from 128 on; 32, 64 open."
+    [found] = findings.needs([*opened, point(0.98, context=128)])
+    assert found == ("ring 8", None, "128 (yes, 0.98)", None, "32, 64", 100.0)
     longer = point(0.98, context=512, converged=False)
-    assert (
-        "no converged context suffices at" in findings.findings([point(0.01, context=128), longer])[0].lower()
-    )
+    said = findings.findings([point(0.01, context=128), longer])
+    assert said[0].endswith("By its context: none that was tried suffices in the one setting tried.")
+    assert "not yet a yes at 128 (no, 0.01); no longer one was tried; 512 open" in said[1]
+
+
+def test_a_yes_below_a_no_is_told_and_not_that_no_context_suffices():
+    found = [point(0.01, context=32), point(0.98, context=256), point(0.4, context=1024)]
+    [need] = findings.needs(found)
+    assert (need.low, need.high) == ("1,024 (partial, 0.40)", None)
+    assert "256 (yes, 0.98) suffices, but none from which on all longer ones do" in need.told
+    assert "a yes is not borne out by longer ones" in findings.lead(found)
+    assert "none that was tried suffices" not in findings.lead(found)
+
+
+def test_a_life_cut_short_before_its_plateau_moves_neither_the_line_nor_the_lead():
+    """Half of a life, whose half takes 163 of its 224 steps: another question than that of the whole."""
+    cut = [
+        dataclasses.replace(point(share, context=context, span=224), tau_steps=163.4)
+        for context, share in ((64, 0.1), (256, 0.98), (1024, 0.4))
+    ]
+    points = grid()
+    assert [one.is_cut_short for one in (*cut, points[0])] == [True, True, True, False]
+    assert horizon.breaks([*points, *cut]) == horizon.breaks(points)
+    assert findings.needs([*points, *cut]) == findings.needs(points)
+    assert findings.lead([*points, *cut]) == findings.lead(points)
+    [said] = [one for one in findings.others([*points, *cut]) if "left out" in one]
+    assert "PROCESS of 3 of 15 points is left out" in said
+    assert "(recorded for 224 steps, half of that gain after 163)" in said
+    assert "left out" not in " ".join(findings.findings(points))
+    assert "Every recording here ends before the learning does" in findings.lead(cut)
+    assert figures_horizon.curves(cut, Rules()).png.startswith(b"\x89PNG")
+
+
+def test_what_is_called_pace_among_axes_is_told_as_the_learning_rate_that_it_is():
+    """In a verdict, pace is the ratio of two time constants."""
+    points = [
+        point(share, context=context, pace=pace)
+        for pace in (2e-3, 2.5e-4)
+        for context, share in ((32, 0.01), (1024, 0.98))
+    ]
+    said = " ".join(findings.findings(points))
+    assert "learning rate 0.00025: not yet a yes at 32 (no, 0.01); a yes from 1,024 (yes, 0.98) on" in said
+    table = str(horizon_page._table(points))
+    for words in (said, table, page.to_csv(points).splitlines()[0]):
+        assert "pace" not in words
+
+
+def test_a_slope_without_an_end_is_told_as_unbounded():
+    assert findings.slope_told(Line(0.48, (-7.02, np.inf), 0.0, 6)) == "0.48 [-7.02, unbounded] (6 breaks)"
 
 
 def test_lives_of_other_lengths_and_other_settings_are_never_compared():
@@ -216,7 +283,7 @@ def test_lives_of_other_lengths_and_other_settings_are_never_compared():
     whole = [point(0.01, context=32), point(0.98, context=128)]
     half = [point(0.98, context=context, span=224) for context in (32, 64)]
     assert len(horizon.one_each([*whole, *half])[0]) == 4
-    assert [chain.rest["span"] for chain in horizon.chains([*whole, *half], "context")] == [640, 224]
+    assert [chain.rest["span"] for chain in horizon.chains([*whole, *half], "context")] == [1920, 224]
     assert horizon.varying([*whole, *half]) == ["context", "span"]
     other = [dataclasses.replace(one, settings={"training.learning_rate": 1e-3}) for one in whole]
     other += [
@@ -241,7 +308,7 @@ def test_seeds_of_one_learner_are_one_break_and_settings_have_lines_of_their_own
     [found] = horizon.breaks(seeds)
     assert found.needed == Needed(32, 128)
     assert not np.isfinite(horizon.line([found]).slope)
-    assert "There is no line" in " ".join(findings.findings(seeds))
+    assert findings.findings(seeds)[-1] == "No line is fitted: it needs three breaks, and one was found."
     contexts = [2**power for power in range(4, 13)]
     points = [
         dataclasses.replace(
@@ -265,20 +332,21 @@ def test_seeds_of_one_learner_are_one_break_and_settings_have_lines_of_their_own
 
 
 def drawn(monkeypatch, make):
-    """The lines that a figure draws, as (x, y, is filled, marker)."""
+    """The lines that a figure draws, without what only names something for a legend."""
     kept = []
-    original = figures_horizon.draw_figure
+    original = canvas_lib.draw_figure
 
     def keep(*args, **kwargs):
         *some, draw = args
 
         def also(canvas):
             draw(canvas)
-            kept.append([line for axis in canvas.axes for line in axis.lines])
+            kept.append([line for axis in canvas.axes for line in axis.lines if len(line.get_xdata())])
 
         return original(*some, also, **kwargs)
 
-    monkeypatch.setattr(figures_horizon, "draw_figure", keep)
+    for module in (figures_horizon, figures_movers):
+        monkeypatch.setattr(module, "draw_figure", keep)
     figure = make()
     return figure, kept[-1]
 
@@ -301,6 +369,37 @@ def test_open_points_are_drawn_hollow_and_closed_ones_filled(monkeypatch):
     assert figure.png.startswith(b"\x89PNG")
 
 
+def test_what_has_not_departed_is_told_from_what_is_not_resolved(monkeypatch, tmp_path):
+    """In the figure, on the page and in the table; a verdict that does not tell is not resolved."""
+    unresolved = point(0.98, context=128)
+    unresolved = dataclasses.replace(
+        unresolved, process=dataclasses.replace(unresolved.process, departure_is_resolved=False)
+    )
+    points = [point(0.01, context=32), unresolved, point(0.98, context=512)]
+    _, lines = drawn(monkeypatch, lambda: figures_horizon.curves(points, Rules()))
+    marks = {line.get_xdata()[0]: line for line in lines if 0 < line.get_ydata()[0] == 1920}
+    assert {
+        context: (line.get_marker(), line.get_markerfacecolor() == "white") for context, line in marks.items()
+    } == {
+        128: ("o", True),
+        512: ("s", False),
+    }
+    assert [horizon_page.departs(one.process) for one in points] == [
+        "behind after 320",
+        "not resolved",
+        "not within 1,920",
+    ]
+    rows = list(csv.DictReader(io.StringIO(page.to_csv(points))))
+    assert [row["process.departure_resolved"] for row in rows] == ["True", "False", "True"]
+    run = finished(tmp_path / "run", 512, 9.8)
+    assert points_lib.read(run)[0].process.departure_is_resolved
+    decided = json.loads((run / "verdict.json").read_text())
+    for stage in decided["contexts"]["512"]["process"]["stages"]:
+        assert stage.pop("departure_resolved") is True
+    (run / "verdict.json").write_text(json.dumps(decided))
+    assert not points_lib.read(run)[0].process.departure_is_resolved
+
+
 def test_the_analytic_lines_are_the_window_s_and_the_ceiling_s(monkeypatch):
     points = [point(0.01, context=32, window=0.2), point(0.98, context=512, window=0.9)]
     _, lines = drawn(monkeypatch, lambda: figures_horizon.curves(points, Rules()))
@@ -316,17 +415,74 @@ def test_an_interval_without_ends_fills_the_panel_and_a_share_beyond_it_is_an_ar
     unknown = dataclasses.replace(unknown, process=dataclasses.replace(unknown.process, ci95=(None, None)))
     _, lines = drawn(monkeypatch, lambda: figures_horizon.curves([unknown, point(1.7, context=128)], Rules()))
     uprights = [list(one.get_ydata()) for one in lines if list(one.get_xdata()) == [32, 32]]
-    low, high = figures_horizon._SHARES
+    low, high = shares.SHARES
     assert [low, high] in uprights
     [arrow] = [one for one in lines if one.get_marker() == "^" and list(one.get_xdata()) == [128]]
     assert list(arrow.get_ydata()) == [high]
+    arrows = {
+        one.get_marker() for one in lines if list(one.get_xdata()) == [32] and one.get_markersize() == 5
+    }
+    assert arrows == {"^", "v"}  # the interval goes on at either edge
+
+
+def test_a_colour_means_one_thing_in_all_panels_of_movers_and_no_two_lines_look_alike():
+    points = [
+        point(0.5, context=context, ring=ring, width=width, memory=memory)
+        for context in (32, 128, 1024)
+        for ring in (8, 24)
+        for width in (16, 64)
+        for memory in ("transformer", "linear_recurrence")
+        if memory == "transformer" or context == 1024
+    ]
+    points = [*(point(0.5, context=context, ring=4, width=64) for context in (32, 128)), *points]
+    panels = {axis: horizon.chains(points, axis) for axis in ("context", "ring", "memory", "width")}
+    lines = figures_movers._lines(panels)
+    for some in lines.values():
+        assert len({(one.ink, one.style) for one in some}) == len({one.label for one in some}) == len(some)
+    settings, contexts = {}, {}
+    for along, some in lines.items():
+        for one in some:
+            rest = one.chain.rest
+            if along in ("context", "memory"):
+                settings.setdefault(one.ink, set()).add((rest["ring"], rest["width"]))
+            else:
+                contexts.setdefault(one.ink, set()).add(rest["context"])
+    assert len(settings) == 5  # one of them in the panel of contexts alone, and first there
+    assert len(contexts) == 3
+    assert all(len(meant) == 1 for meant in (*settings.values(), *contexts.values()))
+    assert not settings.keys() & contexts.keys()
+
+
+def test_a_line_that_would_count_if_its_training_had_converged_is_said_not_to_have():
+    """Else `0 of 1` stands under a line from 0.04 to 1.00."""
+    points = [
+        point(1.0, ring=8, width=16),
+        point(1.0, ring=8, width=64),
+        point(0.04, ring=24, width=16, converged=False),
+        point(1.0, ring=24, width=64),
+    ]
+    assert figures_movers._changes(points, "width") == "answer changes in 0 of 1 line; 1 not converged"
+    assert figures_movers._changes(points[:2], "width") == "answer changes in 0 of 1 line"
+
+
+def test_ticks_of_a_movers_panel_do_not_run_into_each_other(monkeypatch):
+    rates = (0.00025, 0.0005, 0.001, 0.002, 0.004)
+    points = [point(0.5, pace=pace) for pace in rates]
+    axes = []
+    original = figures_movers._draw_ticks
+    monkeypatch.setattr(
+        figures_movers, "_draw_ticks", lambda panel, *rest: (original(panel, *rest), axes.append(panel))
+    )
+    assert figures_movers.movers(points, Rules()) is not None
+    [panel] = axes
+    assert [one.get_text() for one in panel.get_xticklabels()] == ["0.004", "0.001", "0.00025"]
 
 
 def test_every_figure_is_drawn_where_there_is_something_to_draw():
     points = grid()
     assert needed_context.needed(horizon.breaks(points)) is not None
-    assert figures_horizon.movers(points, Rules()) is not None
-    assert figures_horizon.movers(points[:1], Rules()) is None
+    assert figures_movers.movers(points, Rules()) is not None
+    assert figures_movers.movers(points[:1], Rules()) is None
     assert figures_horizon.surface(points) is None
     surface = [
         dataclasses.replace(point(0.1, tasks=tasks, learners=learners), elsewhere=0.2)
@@ -342,6 +498,34 @@ def test_later_counts_where_the_imitators_of_its_own_fork_have_converged():
     assert "LATER is not answered at any converged point." in findings.findings([later])
     other = dataclasses.replace(later, converged=False, later_converged=True)
     assert "LATER, where it can be asked at a converged point: yes at 1 of 1." in findings.findings([other])
+
+
+def test_points_asked_another_later_share_a_process_and_no_chain_of_later():
+    """The same imitators, after other forks or for longer: neither is dropped, and no line joins them."""
+    asked = dataclasses.replace(NOT_ASKED, answer="partial", share=0.3, ci95=(0.2, 0.45))
+
+    def later(fork: int, onward: int, **values) -> Point:
+        at = {"fork": fork, "onward": onward, "now": 128}
+        return dataclasses.replace(point(0.98, **values), later=asked, later_values=at, later_converged=True)
+
+    points = [
+        later(fork, onward, context=context)
+        for fork, onward in ((224, 416), (320, 416), (320, 1280))
+        for context in (32, 128)
+    ]
+    kept, num_again = horizon.one_each([*points, points[0]])
+    assert (kept, num_again) == (points, 1)
+    [process] = horizon.chains(points, "context")
+    assert process.points == points[:2]
+    found = horizon.chains(points, "context", question="later")
+    assert [chain.points for chain in found] == [points[:2], points[2:4], points[4:]]
+    assert "partial at 6 of 6." in " ".join(findings.findings(points))
+    rings = [later(224, 416, ring=8), later(672, 1248, ring=24)]
+    assert [chain.points for chain in horizon.chains(rings, "ring", question="later")] == [rings]
+    never = [
+        dataclasses.replace(one, later=dataclasses.replace(NOT_ASKED, answer="not run")) for one in points
+    ]
+    assert horizon.one_each(never) == (never[:2], 4)
 
 
 def test_a_surface_holds_points_that_differ_in_nothing_else(monkeypatch):
@@ -401,7 +585,8 @@ def sweep(tmp_path_factory) -> pathlib.Path:
 
 def test_a_sweep_s_folder_becomes_sentences_figures_a_table_and_a_page(sweep, tmp_path, capsys):
     said = page.draw([sweep], tmp_path / "out")
-    assert "becomes yes between 128 (no, 0.0" in said[0]
+    assert said[0].startswith("PROCESS asks whether")
+    assert "not yet a yes at 128 (no, 0.0" in said[1]
     assert "1 of 4 points are open" in " ".join(said)
     assert said[-1] == "1 of 5 runs have no result yet."
     assert said[0] in capsys.readouterr().out
@@ -417,6 +602,41 @@ def test_a_sweep_s_folder_becomes_sentences_figures_a_table_and_a_page(sweep, tm
     assert said[0] in html
     assert html.count("data:image/png;base64,") == 3
     assert (tmp_path / "out" / "horizon.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_asks_answers_and_says_by_which_rules_and_from_what_it_was_made(sweep, tmp_path):
+    run = finished(tmp_path / "run", 512, 1.3, ring=64)
+    made = {"fingerprint": "abc" * 20, "git_revision": "0123456789ab", "started": "2026-11-27 00:47:19 +0000"}
+    (run / "manifest.json").write_text(json.dumps(made))
+    page.draw([sweep, run], tmp_path / "out")
+    html = (tmp_path / "out" / "index.html").read_text()
+    heads = re.findall(r"<h([12])[^>]*>(.*?)</h", html)
+    assert [title for level, title in heads if level == "1"] == ["How far does frozen imitation go?"]
+    assert len({title for _, title in heads}) == len(heads) > 5
+    lead = re.findall(r'<p class="lead">(.*?)</p>', html)[0]
+    assert lead.startswith("PROCESS asks whether")
+    assert len(lead.split()) < 70
+    assert "<td>here</td>" in html or "<td>ring 24</td>" in html
+    decided = json.loads((run / "verdict.json").read_text())["questions"]
+    for name in ("process", "later"):
+        assert decided[name]["question"] in html
+        assert escape(decided[name]["rule"], quote=False).replace("'", "&#39;") in html
+    for term in ("perfect use of the window", "time constant", "needed context", "Not resolved"):
+        assert term in html
+    for of_the_run in ("0123456789ab", "2026-11-27", "abcabcabcabc", "not recorded"):
+        assert of_the_run in html
+    assert f"cl-imitate horizon {sweep} {run} --out {tmp_path / 'out'}" in html
+    assert '<meta name="viewport"' in html
+    assert "@media print" in html
+    for wide in re.finditer(r"<(img|table)", html):
+        assert 'class="scroll"' in html[wide.start() - 45 : wide.start()], html[wide.start() :][:60]
+
+
+def test_what_is_void_stands_on_top_of_the_page(tmp_path):
+    finished(tmp_path / "run", 512, 1.3)
+    page.draw([tmp_path / "run"], tmp_path / "out")
+    header = (tmp_path / "out" / "index.html").read_text().partition("</header>")[0]
+    assert '<div class="void-box" role="alert"><strong>VOID: no point passes its own gate' in header
 
 
 def test_runs_and_sweeps_go_together(sweep, tmp_path):
@@ -439,6 +659,9 @@ def test_a_place_is_drawn_once_and_a_ring_that_grows_stands_elsewhere(sweep, tmp
     ]
     assert {axis for axis in values[0] if values[0][axis] != values[1][axis]} == {"growth"}
     assert list(values[0]) == [axis for axis in horizon.AXES]
+    assert list(points_lib.later_values(synthetic.experiment())) == [axis for axis in horizon.LATER_AXES]
+    elsewhere = points_lib.read(again)[0].later_values
+    assert elsewhere == {"fork": 640, "onward": Evaluation().later_steps, "now": Evaluation().now_steps}
 
 
 def test_what_is_no_sweep_and_what_is_void_are_errors(sweep, tmp_path):

@@ -154,6 +154,21 @@ def test_the_page_says_what_the_verdict_says(page):
         assert term in text
 
 
+def test_a_departure_that_is_not_resolved_is_told_from_none(tmp_path):
+    """A verdict made before this was told does not tell, and is read as not resolved."""
+    cells = [synthetic.process(), synthetic.process(5.0, start_step=160, blocks=15)]
+    verdict = synthetic.decide(cells, OF)
+    none, behind = verdict["questions"]["process"]["stages"]
+    shown = []
+    for resolved in ({"departure_resolved": True}, {}):
+        none.pop("departure_resolved")
+        none.update(resolved)
+        told = write(tmp_path, cells, verdict).read_text()
+        shown.append(re.findall(r"<td>(after [^<]*|not within[^<]*|not resolved)</td>", told))
+    later = f"after {canvas.steps(behind['departure_step'])}, behind"
+    assert shown == [["not within the span", later], ["not resolved", later]]
+
+
 def test_a_void_run_says_so_before_anything_else(tmp_path):
     cells = [synthetic.now()]
     text = write(tmp_path, cells).read_text(encoding="utf-8")

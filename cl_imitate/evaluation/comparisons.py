@@ -5,7 +5,7 @@ Ratios are ratios of IQMs over learners, with intervals as `cl_imitate.statistic
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -69,6 +69,14 @@ def parity(cell: Cell, rules: Rules, rng: np.random.Generator) -> Parity:
     )
 
 
+class Departure(NamedTuple):
+    """When the imitator departs from the learner. Without steps: that it does not, or that this cannot be told."""
+
+    steps: float  # after the prompt; NaN if none was seen
+    side: Literal["behind", "ahead"] | None
+    is_resolved: bool  # one was seen, or the intervals are narrow enough to say that there is none
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Growth:
     """PROCESS and LATER: r, the imitator's gain over the span over the learner's gain over it."""
@@ -84,8 +92,7 @@ class Growth:
     learner_gain: float  # over the span, as a share of its range (its end over random)
     learner_steps: float  # time constants: steps to half of the arm's own gain; NaN if it has none
     imitator_steps: float  # also NaN where an arm's gain is too small to have a shape
-    departure_steps: float  # after the prompt; NaN if never
-    departure_side: Literal["behind", "ahead"] | None
+    departure: Departure
     occupancy_distance: Estimate  # total variation between the imitator's and the learner's use of their time
 
     @property
@@ -138,7 +145,7 @@ def growth(
     if not missing_arms(cell, "imitator_wiped"):
         gains = (end_level(cell, arm, rules) - cell.random_return for arm in ("imitator_wiped", "learner"))
         wiped_gain = estimate(statistics.iqm_ratio, *gains, cell=cell, rules=rules, rng=rng)
-    departure_steps, side = departure(
+    departs = departure(
         cell,
         rules,
         rng,
@@ -159,8 +166,7 @@ def growth(
         imitator_steps=time_constant(cell, "imitator", imitator_start, end_level(cell, "imitator", rules))
         if improves and not from_fallen
         else np.nan,
-        departure_steps=departure_steps,
-        departure_side=side,
+        departure=departs,
         occupancy_distance=_occupancy_distance(cell, rules, rng),
         ceiling_ratio=_ceiling_ratio(cell, rules, rng, start, end),
     )
@@ -185,30 +191,37 @@ def _occupancy_distance(cell: Cell, rules: Rules, rng: np.random.Generator) -> E
 
 def departure(
     cell: Cell, rules: Rules, rng: np.random.Generator, *, margin: float, now_steps: int
-) -> tuple[float, Literal["behind", "ahead"] | None]:
-    """Steps after the prompt at which the imitator departs from the learner, NaN if never; and to which side.
+) -> Departure:
+    """When, after the prompt, the imitator departs from the learner, and to which side.
 
     The first of `rules.departure_blocks` consecutive blocks in which the interval of imitator - learner lies
     wholly outside +-margin, each arm relative to its own level over its first `now_steps` (0: as they are). A block
     in which fewer than half of the learners ended an episode shows nothing, and breaks a series.
+
+    Where there is no such series, the imitator has not departed only if it cannot have: if there are never as many
+    consecutive blocks in which the interval reaches out of +-margin, or which show nothing. Else the intervals are
+    too wide to tell, and the departure is not resolved.
     """
     arms = [cell.returns[arm] for arm in ("imitator", "learner")]
     if now_steps:
         levels = (start_level(cell, arm, now_steps) for arm in ("imitator", "learner"))
         arms = [returns - level[..., None] for returns, level in zip(arms, levels, strict=True)]
-    series = 0
+    series = in_doubt = longest_doubt = 0
     for block in range(min(returns.shape[-1] for returns in arms)):
         difference = estimate(
             iqm_difference, *(returns[..., block] for returns in arms), cell=cell, rules=rules, rng=rng
         )
         low, high = difference.interval(rules.confidence)
-        enough = 2 * difference.num_learners >= len(cell.task)
-        outside = enough and margin > 0 and (low > margin or high < -margin)
+        enough = 2 * difference.num_learners >= len(cell.task) and margin > 0
+        outside = enough and (low > margin or high < -margin)
+        inside = enough and -margin <= low and high <= margin
         series = series + 1 if outside else 0
+        in_doubt = 0 if inside else in_doubt + 1
+        longest_doubt = max(longest_doubt, in_doubt)
         if series == rules.departure_blocks:
             first = block - series + 1
-            return float(first * cell.block_steps), "ahead" if low > margin else "behind"
-    return np.nan, None
+            return Departure(float(first * cell.block_steps), "ahead" if low > margin else "behind", True)
+    return Departure(np.nan, None, longest_doubt < rules.departure_blocks)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -34,6 +34,19 @@ AXES = {
     "rest": "other settings",
 }
 """What points may differ in, in words; `rest` is a short hash of what is no axis and does not follow from one."""
+NAMES = {axis: axis for axis in AXES} | {
+    "pace": "learning rate",
+    "sees": "shown",
+    "span": "recorded steps",
+    "rest": "other settings",
+}
+"""An axis before a value, in a word or two."""
+LATER_AXES = {
+    "fork": "LATER's fork",
+    "onward": "steps after the fork",
+    "now": "steps of the imitator's own NOW",
+}
+"""What LATER may differ in besides: points that differ here were asked another LATER, and the same PROCESS."""
 LEARNER_AXES = ("pace", "epsilon", "replay", "discount")
 TASK_AXES = ("family", "ring", "room", "symbols", "growth")
 """What there is to know, and with it how long its learning takes."""
@@ -53,8 +66,11 @@ class Imitated:
     share: float | None  # of the learner's gain; None: not measured
     ci95: tuple[float | None, float | None]
     horizon_steps: int  # it was looked at for so long
-    departure_steps: float | None = None  # None: never within the horizon
+    departure_steps: float | None = None  # None: not seen within the horizon
     departure_side: str | None = None  # "behind", or "ahead": it is faster than its teacher
+    departure_is_resolved: bool = (
+        False  # it was seen, or intervals are narrow enough to say that there is none
+    )
     window: float | None = None  # the share of perfect use of the window
     window_low: float | None = None  # the lower end of its interval
     ceiling: float | None = None  # the share of perfect knowledge at the learner's epsilon
@@ -83,11 +99,24 @@ class Point:
     settings: Mapping[str, Any] = dataclasses.field(
         default_factory=dict
     )  # by key: what `rest` is the hash of
+    later_values: Mapping[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # by axis, a name in `LATER_AXES`
 
     @property
     def is_closed(self) -> bool:
         """Whether it counts where PROCESS is asked."""
         return self.converged is True
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its recording ends before the learning does: half of the gain took more than half of the span.
+
+        A gain that comes steadily to the very end makes its half in half of the span; one that reaches a plateau,
+        well before. PROCESS then asks for a part of the learning, which tells nothing of what the whole needs.
+        """
+        span = self.values.get("span")
+        return bool(self.tau_steps and span and 2 * self.tau_steps > span)
 
     def counts_for(self, question: str) -> bool:
         return (self.converged if question == "process" else self.later_converged) is True
@@ -95,14 +124,25 @@ class Point:
     def of(self, question: str) -> Imitated:
         return self.process if question == "process" else self.later
 
+    def place(self, question: str) -> dict[str, Any]:
+        """Where a question was asked: the point's values, and LATER's own."""
+        return dict(self.values) if question == "process" else {**self.values, **self.later_values}
 
-def one_each(points: Iterable[Point]) -> tuple[list[Point], int]:
-    """The first point of each place on the axes, and how many others stand where one stands already."""
+
+def one_each(points: Iterable[Point], question: str | None = None) -> tuple[list[Point], int]:
+    """The first point of each place at which a question (None: either) was asked, and how many others stand where one
+    stands already. Where LATER was not asked, it sets no points apart."""
     found: dict[tuple, Point] = {}
     num = 0
     for num, point in enumerate(points, start=1):
-        found.setdefault(tuple(point.values.items()), point)
+        asks_later = question != "process" and point.later.answer != "not run"
+        found.setdefault(tuple(point.place("later" if asks_later else "process").items()), point)
     return list(found.values()), num - len(found)
+
+
+def whole(points: Iterable[Point]) -> list[Point]:
+    """The points that say something of PROCESS: one of each place, where a whole learning was recorded."""
+    return [one for one in one_each(points, "process")[0] if not one.is_cut_short]
 
 
 class Chain(NamedTuple):
@@ -112,19 +152,20 @@ class Chain(NamedTuple):
     points: list[Point]
 
 
-def chains(points: Iterable[Point], axis: str, *, least: int = 2) -> list[Chain]:
+def chains(points: Iterable[Point], axis: str, *, least: int = 2, question: str = "process") -> list[Chain]:
     """All chains along an axis of at least so many different values, in the order of the points.
 
-    The points of a chain agree on every other axis, but for what follows from this one: of lives that differ in length
-    alone the longest count.
+    The points of a chain agree on every other axis (for LATER, on its own ones too), but for what follows from this
+    one: of lives that differ in length alone the longest count.
     A point whose value says nothing (the context of a memory that has no window) is in none along that axis.
     """
+    follows = _FOLLOWS.get(axis, ())
+    may_differ = (axis, *follows, *(LATER_AXES if "span" in follows else ()))
     found: dict[tuple, list[Point]] = {}
-    for point in points:
+    for point in one_each(points, question)[0]:
         if axis == "context" and point.values["memory"] != "transformer":
             continue
-        may_differ = (axis, *_FOLLOWS.get(axis, ()))
-        rest = tuple((name, value) for name, value in point.values.items() if name not in may_differ)
+        rest = tuple((name, value) for name, value in point.place(question).items() if name not in may_differ)
         found.setdefault(rest, []).append(point)
     made = [
         Chain(dict(rest), sorted(_one_each_value(some, axis), key=lambda one: _order(one.values[axis])))
@@ -188,9 +229,10 @@ class Break(NamedTuple):
 
 
 def breaks(points: Sequence[Point]) -> list[Break]:
-    """Of every chain whose learner has a time constant and that has closed points; master seeds are taken together."""
+    """Of every chain whose learner has a time constant and that has closed points; master seeds are taken together.
+    Where a recording ends before the learning does, there is no break."""
     found: dict[tuple, list[tuple[float, Needed]]] = {}
-    for chain in chains(points, "context"):
+    for chain in chains(whole(points), "context"):
         taus = [one.tau_steps for one in chain.points if one.tau_steps]
         needed = needed_context(chain)
         if taus and needed != Needed(None, None):
@@ -220,40 +262,10 @@ def line(found: Sequence[Break], *, same_task: bool = False) -> Line:
     return fit([one.tau_steps for one in found], [one.needed for one in found], groups=groups)
 
 
-class Moved(NamedTuple):
-    """What an axis does to PROCESS: in how many chains its answer changes, and where the share changes most."""
-
-    num_chains: int
-    num_changed: int
-    rest: dict[str, Any]
-    low: Point | None
-    high: Point | None
-
-
-def moved(points: Sequence[Point], axis: str) -> Moved:
-    """Over closed, answered points. An answer changes where two points of a chain differ in it and their intervals do
-    not overlap."""
-    counted, changed, best = 0, 0, Moved(0, 0, {}, None, None)
-    widest = -1.0
-    for chain in chains(points, axis):
-        closed = [one for one in chain.points if one.is_closed and one.process.is_answered]
-        if len({one.values[axis] for one in closed}) < 2:
-            continue
-        counted += 1
-        pairs = [(one, two) for number, one in enumerate(closed) for two in closed[number + 1 :]]
-        changed += any(
-            one.process.answer != two.process.answer and _apart(one.process, two.process)
-            for one, two in pairs
-        )
-        for one, two in pairs:
-            if (by := abs(share(two) - share(one))) > widest:
-                widest, best = by, Moved(0, 0, chain.rest, one, two)
-    return best._replace(num_chains=counted, num_changed=changed)
-
-
 def told(values: Mapping[str, Any], among: Iterable[str]) -> str:
-    """Some values in words: `ring 24, width 64`."""
-    return ", ".join(f"{axis} {value_told(values[axis])}" for axis in among if axis in values)
+    """Some values in words: `ring 24, learning rate 0.002`."""
+    names = NAMES | LATER_AXES
+    return ", ".join(f"{names[axis]} {value_told(values[axis])}" for axis in among if axis in values)
 
 
 def share(point: Point) -> float:
@@ -273,11 +285,8 @@ def window_low(one: Imitated) -> float:
     return -math.inf if low is None else low
 
 
-def _apart(one: Imitated, other: Imitated) -> bool:
-    (low, high), (other_low, other_high) = ends(one), ends(other)
-    return high < other_low or other_high < low
-
-
 def value_told(value: Any) -> str:
-    """A value of an axis, in words."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value of an axis, in words: `1,024`, `0.00025`, `linear recurrence`."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("_", " ")

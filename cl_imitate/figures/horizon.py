@@ -1,59 +1,89 @@
-"""The figures of a horizon: how far frozen imitation goes, where it breaks, and what moves the break.
+"""The figures of a horizon: how far frozen imitation goes and where it breaks, and tasks by learners.
 
 A filled mark is a point at converged training, a hollow one a point that is open.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from cl_imitate.config import Rules
 from cl_imitate.evaluation import findings, horizon
-from cl_imitate.evaluation.horizon import AXES, Chain, Point
+from cl_imitate.evaluation.horizon import AXES, LATER_AXES, Chain, Imitated, Point
 from cl_imitate.figures import canvas as canvas_lib
-from cl_imitate.figures.canvas import Axes, Canvas, Figure, draw_figure
+from cl_imitate.figures.canvas import GREY, Axes, Canvas, Figure, draw_figure
+from cl_imitate.figures.shares import draw_line, draw_mark, share_axis
 
-_GREY = "#6B6B6B"
 _NAMES = {"process": "PROCESS, from an empty context", "later": "LATER, after the recording stopped"}
 _WIDTH, _HEIGHT = 5.6, 3.5  # inches: of a panel
-_MOST_NAMES = 6  # lines of a panel that are named in it
-_SHARES = (-0.15, 1.3)  # what a panel of shares shows
 _BESIDE = 2.2  # what has no window stands right of the longest context, by this factor
+_CEILING_INK = "#333333"
+
+
+class _Asked(NamedTuple):
+    """What one question's row of panels shows."""
+
+    question: str
+    groups: list[Chain]  # along the context
+    free: list[Point]  # without a window
+    differ: list[str]  # the axes that tell its lines apart
+
+    @property
+    def every(self) -> list[Point]:
+        return [*(one for chain in self.groups for one in chain.points), *self.free]
+
+    def label(self, point: Point) -> str:
+        return horizon.told(point.place(self.question), self.differ) or "imitator"
 
 
 def curves(points: Sequence[Point], rules: Rules) -> Figure:
     """Against the context: the share of the learning that is imitated, and the departure horizon; a line for each
     value of what else differs. LATER has a row of its own where it is answered."""
-    questions = [name for name in _NAMES if name == "process" or _answered(points, name)]
-    groups = horizon.chains(points, "context", least=1)
-    if len(groups) > len(canvas_lib.INKS):
-        groups = horizon.chains(points, "context") or groups
-    free = [point for point in points if point.values["memory"] != "transformer"]
-    shown = [point for chain in groups for point in chain.points] + free
-    differ = [axis for axis in horizon.varying(shown) if axis not in ("context", "memory")]
-    inks = _inks(shown, differ)
+    rows = [_asked(points, "process")]
+    if any(one.later.is_answered for one in points):
+        rows.append(_asked(points, "later"))
+    labels = dict.fromkeys(row.label(one) for row in rows for one in row.every)
+    inks = {label: canvas_lib.INKS[number % len(canvas_lib.INKS)] for number, label in enumerate(labels)}
 
     def draw(canvas: Canvas) -> None:
-        rows = canvas.subplots(len(questions), 2, squeeze=False)
-        for axes, question in zip(rows, questions, strict=True):
-            _shares(axes[0], groups, free, question, differ, inks, rules)
-            _departures(axes[1], groups, free, question, differ, inks)
-        canvas_lib.draw_legend(canvas, rows.ravel(), columns=5)
+        panels = canvas.subplots(len(rows), 2, squeeze=False)
+        for axes, row in zip(panels, rows, strict=True):
+            _draw_shares(axes[0], row, inks, rules)
+            _draw_departures(axes[1], row, inks)
+        _name_marks(panels[-1, -1], rows)
+        canvas_lib.draw_legend(canvas, panels.ravel(), columns=5)
 
     return draw_figure(
         "horizon",
-        "How far frozen imitation goes",
+        "The share that is imitated, and the departure horizon",
         "Left, the share of the learner's gain that the frozen imitator makes (95% intervals over learners and "
-        "imitator seeds); dotted, the share of a policy that makes perfect use of the same window; dashed, perfect "
-        "knowledge at the learner's epsilon. A break at the dotted line is bookkeeping, a break below it is the "
-        "finding. Right, the steps after which the imitator departs from the learner: downwards where it falls behind, "
-        "upwards where it is ahead; a square on a dotted stem has not departed within the horizon. Filled: training "
-        "had converged. An arrow at a panel's edge: the share lies beyond it.",
-        " ".join(findings.findings(points)[:1]),
+        "imitator seeds); dotted, in the colour of its line, the share of a policy that makes perfect use of the same "
+        "window; dashed, perfect knowledge at the learner's epsilon. A break at the dotted line is bookkeeping, a "
+        "break below it is the finding. Right, the steps after which the imitator departs from the learner: downwards "
+        "where it falls behind, upwards where it is ahead. At the end of the horizon, a square on a dotted stem: it "
+        "has not departed by then; a hollow circle: not resolved, the intervals being too wide to tell. Other marks "
+        "are filled where training had converged. An arrow at a panel's edge: the share, or its interval, goes on "
+        "beyond it.",
+        findings.lead(points),
         draw,
-        size=(2 * _WIDTH, _HEIGHT * len(questions) + 0.6),
+        size=(2 * _WIDTH, _HEIGHT * len(rows) + 0.6),
     )
+
+
+def _asked(points: Sequence[Point], question: str) -> _Asked:
+    own = horizon.whole(points) if question == "process" else horizon.one_each(points, "later")[0]
+    own = [one for one in own if one.of(question).is_answered]
+    groups = horizon.chains(own, "context", least=1, question=question)
+    if len(groups) > len(canvas_lib.INKS):
+        groups = horizon.chains(own, "context", question=question) or groups
+    free = [one for one in own if one.values["memory"] != "transformer"]
+    shown = _Asked(question, groups, free, []).every
+    # Lives of LATER are told from those of PROCESS too, which may be longer.
+    differ = horizon.varying(shown if question == "process" else points)
+    if question == "later":
+        differ += [axis for axis in LATER_AXES if len({one.later_values.get(axis) for one in shown}) > 1]
+    return _Asked(question, groups, free, [axis for axis in differ if axis not in ("context", "memory")])
 
 
 def _beside(number: int, num: int) -> float:
@@ -61,201 +91,128 @@ def _beside(number: int, num: int) -> float:
     return 1.05 ** (number - (num - 1) / 2)
 
 
-def _inks(points: Sequence[Point], differ: Sequence[str]) -> dict[str, str]:
-    labels = dict.fromkeys(_label(point, differ) for point in points)
-    return {label: canvas_lib.INKS[number % len(canvas_lib.INKS)] for number, label in enumerate(labels)}
+def _places(row: _Asked) -> list[tuple[list[float], list[Point]]]:
+    """Every line's points and where they stand; each point without a window alone, right of all."""
+    num = len(row.groups)
+    lines = [
+        ([one.values["context"] * _beside(number, num) for one in chain.points], chain.points)
+        for number, chain in enumerate(row.groups)
+    ]
+    right = _right_of(row) if row.free else 1.0
+    return lines + [([right * _beside(number, len(row.free))], [one]) for number, one in enumerate(row.free)]
 
 
-def _label(point: Point, differ: Sequence[str]) -> str:
-    return horizon.told(point.values, differ) or "imitator"
-
-
-def _answered(points: Sequence[Point], question: str) -> bool:
-    return any(point.of(question).is_answered for point in points)
-
-
-def _shares(axis, groups: Sequence[Chain], free, question: str, differ, inks: Mapping, rules: Rules) -> None:
-    for number, (_, some) in enumerate(groups):
-        ink = inks[_label(some[0], differ)]
-        shown = [one for one in some if one.of(question).is_answered]
-        places = [one.values["context"] * _beside(number, len(groups)) for one in shown]
-        _line(axis, shown, places, question, ink, _label(some[0], differ))
-        _analytic(axis, shown, question, ink)
-    for number, point in enumerate(free):
-        if point.of(question).is_answered:
-            place = _right_of(groups, free) * _beside(number, len(free))
-            _mark(axis, place, point, question, inks[_label(point, differ)], "D")
-    _share_axis(axis, rules)
+def _draw_shares(axis: Axes, row: _Asked, inks: Mapping[str, str], rules: Rules) -> None:
+    for places, some in _places(row):
+        label = row.label(some[0])
+        if some[0].values["memory"] == "transformer":
+            draw_line(axis, some, places, row.question, inks[label], label)
+            _draw_analytic(axis, some, places, row.question, inks[label])
+        else:
+            draw_mark(axis, places[0], some[0], row.question, inks[label], "D")
+    share_axis(axis, rules)
     axis.set_ylabel("share of the learner's gain")
-    axis.set_title(_NAMES[question])
-    _context_axis(axis, groups, free)
+    axis.set_title(_NAMES[row.question])
+    _draw_contexts(axis, row)
 
 
-def _share_axis(axis, rules: Rules) -> None:
-    axis.axhspan(-9, rules.learns_no, color="#FBF1EB", zorder=0)
-    axis.axhspan(rules.learns_yes, 9, color="#EAF4F0", zorder=0)
-    axis.set_ylim(*_SHARES)
+_ANALYTIC = (
+    ("window", ":", "perfect use of the window: dotted, in the colour of its line", GREY),
+    ("ceiling", "--", "perfect knowledge at this epsilon", _CEILING_INK),
+)
 
 
-def _analytic(axis, shown: Sequence[Point], question: str, ink: str) -> None:
-    contexts = [one.values["context"] for one in shown]
-    for name, line, color, label in (
-        ("window", ":", ink, "perfect use of the window"),
-        ("ceiling", "--", "#333333", "perfect knowledge at this epsilon"),
-    ):
+def _draw_analytic(
+    axis: Axes, shown: Sequence[Point], places: Sequence[float], question: str, ink: str
+) -> None:
+    for name, style, _, _ in _ANALYTIC:
         heights = [getattr(one.of(question), name) for one in shown]
         heights = [np.nan if height is None else height for height in heights]
-        if np.isfinite(heights).any():
-            axis.plot(contexts, heights, line, color=color, linewidth=1.1, label=label, zorder=1)
+        color = ink if name == "window" else _CEILING_INK
+        axis.plot(places, heights, style, color=color, linewidth=1.1, zorder=1)
 
 
-def _line(
-    axis, shown: Sequence[Point], places: Sequence[float], question: str, ink: str, label: str | None
-) -> None:
-    axis.plot(places, [one.of(question).share for one in shown], color=ink, linewidth=1.4, label=label)
-    for place, point in zip(places, shown, strict=True):
-        _mark(axis, place, point, question, ink, "o")
+_MARKS = {
+    "behind": ("v", "departs, falling behind"),
+    "ahead": ("^", "departs, ahead"),
+    "not within": ("s", "has not departed by the end"),
+    "not resolved": ("o", "not resolved by the end"),
+}
 
 
-def _mark(axis, place: Any, point: Point, question: str, ink: str, marker: str) -> None:
-    found = point.of(question)
-    assert found.share is not None
-    ends = np.clip(horizon.ends(found), *_SHARES)
-    axis.plot([place, place], ends, color=ink, linewidth=1.4)
-    fill = ink if point.counts_for(question) else "white"
-    if not _SHARES[0] <= found.share <= _SHARES[1]:  # it lies beyond the panel: an arrow at its edge
-        marker = "^" if found.share > _SHARES[1] else "v"
-    height = float(np.clip(found.share, *_SHARES))
-    axis.plot(place, height, marker, color=ink, markerfacecolor=fill, markersize=6.5, zorder=4, clip_on=False)
+def _departs(found: Imitated) -> str:
+    """Which of the marks."""
+    if found.departure_steps is not None:
+        return "behind" if found.departure_side == "behind" else "ahead"
+    return "not within" if found.departure_is_resolved else "not resolved"
 
 
-def _departures(axis, groups: Sequence[Chain], free, question: str, differ, inks: Mapping) -> None:
-    for number, (_, some) in enumerate(groups):
-        for point in some:
-            place = point.values["context"] * _beside(number, len(groups))
-            _departure(axis, place, point, question, inks[_label(point, differ)])
-    for number, point in enumerate(free):
-        place = _right_of(groups, free) * _beside(number, len(free))
-        _departure(axis, place, point, question, inks[_label(point, differ)])
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    low, high = low / 1.5, high * 1.3  # room, and at least one tick
-    axis.set_ylim(low, high)
-    axis.set_yticks(
-        canvas_lib.log_ticks(low, high), [canvas_lib.steps(tick) for tick in canvas_lib.log_ticks(low, high)]
-    )
-    axis.minorticks_off()
+def _draw_departures(axis: Axes, row: _Asked, inks: Mapping[str, str]) -> None:
+    for places, some in _places(row):
+        for place, point in zip(places, some, strict=True):
+            _draw_departure(axis, place, point, row.question, inks[row.label(point)])
+    if row.every:
+        axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        low, high = low / 1.5, high * 1.3  # room, and at least one tick
+        axis.set_ylim(low, high)
+        ticks = canvas_lib.log_ticks(low, high)
+        axis.set_yticks(ticks, [f"{tick:,.4g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks])
+        axis.minorticks_off()
+    else:
+        axis.set_yticks([])
     axis.set_ylabel("departs after, steps")
     axis.set_title("Departure horizon")
-    _context_axis(axis, groups, free)
+    _draw_contexts(axis, row)
 
 
-def _departure(axis, place: float, point: Point, question: str, ink: str) -> None:
+def _draw_departure(axis: Axes, place: float, point: Point, question: str, ink: str) -> None:
     found = point.of(question)
-    if not found.is_answered:
+    name = _departs(found)
+    filled = point.counts_for(question) and name != "not resolved"
+    height = found.horizon_steps if found.departure_steps is None else max(found.departure_steps, 1.0)
+    if name == "not within":
+        axis.plot([place, place], [height / 2, height], ":", color=ink, linewidth=1.2)
+    marker, size = _MARKS[name][0], 7 if name in ("behind", "ahead") else 5.5
+    axis.plot(place, height, marker, color=ink, markerfacecolor=ink if filled else "white", markersize=size)
+
+
+def _name_marks(axis: Axes, rows: Sequence[_Asked]) -> None:
+    """Names for the legend, in grey, of what has its line's colour in the panels."""
+    every = [one.of(row.question) for row in rows for one in row.every]
+    for name, style, label, color in _ANALYTIC:
+        if any(getattr(one, name) is not None for one in every):
+            axis.plot([], [], style, color=color, linewidth=1.1, label=label)
+    for name, (marker, label) in _MARKS.items():
+        if name in map(_departs, every):
+            fill = "white" if name == "not resolved" else GREY
+            axis.plot([], [], marker, color=GREY, markerfacecolor=fill, label=label)
+
+
+def _right_of(row: _Asked) -> float:
+    contexts = [one.values["context"] for chain in row.groups for one in chain.points]
+    return _BESIDE * max(contexts or [one.values["context"] for one in row.free])
+
+
+def _draw_contexts(axis: Axes, row: _Asked) -> None:
+    if not row.every:
+        canvas_lib.say(axis, "not answered over a whole learning")
         return
-    fill = ink if point.counts_for(question) else "white"
-    if found.departure_steps is None:
-        axis.plot(
-            [place, place], [found.horizon_steps / 2, found.horizon_steps], ":", color=ink, linewidth=1.2
-        )
-        axis.plot(place, found.horizon_steps, "s", color=ink, markerfacecolor=fill, markersize=5.5)
-        return
-    marker = "v" if found.departure_side == "behind" else "^"
-    height = max(found.departure_steps, 1.0)
-    axis.plot(place, height, marker, color=ink, markerfacecolor=fill, markersize=7)
-
-
-def _right_of(groups: Sequence[Chain], free: Sequence[Point]) -> float:
-    contexts = [one.values["context"] for _, some in groups for one in some]
-    return _BESIDE * max(contexts or [one.values["context"] for one in free])
-
-
-def _context_axis(axis, groups: Sequence[Chain], free: Sequence[Point]) -> None:
-    contexts = sorted({one.values["context"] for _, some in groups for one in some})
-    names = [str(one) for one in contexts]
-    if free:
-        contexts, names = [*contexts, _right_of(groups, free)], [*names, "no\nwindow"]
+    contexts = sorted({one.values["context"] for chain in row.groups for one in chain.points})
+    names = [f"{one:,}" for one in contexts]
+    if row.free:
+        contexts, names = [*contexts, _right_of(row)], [*names, "no\nwindow"]
     axis.set_xscale("log", base=2)
+    axis.set_xlim(min(contexts) / 1.45, max(contexts) * 1.45)
     axis.set_xticks(contexts, names)
     axis.minorticks_off()
     axis.set_xlabel(AXES["context"])
 
 
-def movers(points: Sequence[Point], rules: Rules) -> Figure | None:
-    """A panel for each axis along which points differ: what moves the break, and what does not."""
-    axes_here = [
-        axis
-        for axis in horizon.varying(points)
-        if axis not in ("seed", "span", "rest") and horizon.chains(points, axis)
-    ]
-    if not axes_here:
-        return None
-
-    def draw(canvas: Canvas) -> None:
-        columns = min(3, len(axes_here))
-        panels = canvas.subplots(-(-len(axes_here) // columns), columns, squeeze=False, sharey=True).ravel()
-        for panel, along in zip(panels, axes_here, strict=False):
-            _moves(panel, points, along, rules)
-        for panel in panels[len(axes_here) :]:
-            panel.set_axis_off()
-        panels[0].set_ylabel("share of the learner's gain")
-
-    said = [horizon.moved(points, axis) for axis in axes_here]
-    alt = "; ".join(
-        f"{AXES[axis]}: the answer changes in {one.num_changed} of {one.num_chains} comparisons"
-        for axis, one in zip(axes_here, said, strict=True)
-    )
-    return draw_figure(
-        "movers",
-        "What moves the break",
-        "PROCESS from an empty context. Each line changes one thing and holds all others. Under each panel, in how "
-        "many of its lines the answer changes, among points at converged training.",
-        f"{alt}.",
-        draw,
-        size=(3.8 * min(3, len(axes_here)), 4.2 * -(-len(axes_here) // 3)),
-    )
-
-
-def _moves(panel, points: Sequence[Point], along: str, rules: Rules) -> None:
-    made = horizon.chains(points, along)
-    values = list(dict.fromkeys(one.values[along] for chain in made for one in chain.points))
-    others = [
-        axis for axis in horizon.varying([one for chain in made for one in chain.points]) if axis != along
-    ]
-    is_number = all(isinstance(value, int | float) for value in values)
-    for number, chain in enumerate(made):
-        shown = [one for one in chain.points if one.process.is_answered]
-        places = [one.values[along] if is_number else values.index(one.values[along]) for one in shown]
-        label = horizon.told(chain.rest, [axis for axis in others if chain.rest.get(axis) is not None])
-        _line(
-            panel,
-            shown,
-            places,
-            "process",
-            canvas_lib.INKS[number % len(canvas_lib.INKS)],
-            label.replace("memory ", "").replace("_", " ") or None,
-        )
-    if len(made) <= _MOST_NAMES and others:
-        # Below the panel, which lines fill.
-        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.26))
-    _share_axis(panel, rules)
-    if is_number and min(values) > 0:
-        panel.set_xscale("log")
-        panel.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])
-        panel.minorticks_off()
-    elif not is_number:
-        panel.set_xticks(range(len(values)), [str(value).replace("_", "\n") for value in values])
-        panel.margins(x=0.25)
-    found = horizon.moved(points, along)
-    panel.set_title(AXES[along])
-    panel.set_xlabel(f"answer changes in {found.num_changed} of {found.num_chains}", color=_GREY, fontsize=9)
-
-
 def surface(points: Sequence[Point]) -> Figure | None:
     """Numbers of tasks against numbers of learners, where both differ: PROCESS, and rung 2b where it was asked."""
     found: dict[tuple, list[Point]] = {}
-    for point in points:
+    for point in horizon.whole(points):
         if isinstance(point.values["tasks"], int):
             rest = tuple(
                 (axis, value) for axis, value in point.values.items() if axis not in ("tasks", "learners")
@@ -305,6 +262,6 @@ def _draw_grid(panel: Axes, grid: Sequence[Point], height: Callable[[Point], flo
         words = "–" if share is None else f"{share:.2f}" + ("" if one.is_closed else "\nopen")
         panel.text(place[1], place[0], words, ha="center", va="center", fontsize=9)
     panel.imshow(values, origin="lower", vmin=0.0, vmax=1.2, cmap="YlGnBu", alpha=0.7, aspect="auto")
-    panel.set_xticks(range(len(learners)), [str(one) for one in learners])
-    panel.set_yticks(range(len(tasks)), [str(one) for one in tasks])
+    panel.set_xticks(range(len(learners)), [f"{one:,}" for one in learners])
+    panel.set_yticks(range(len(tasks)), [f"{one:,}" for one in tasks])
     panel.grid(visible=False)

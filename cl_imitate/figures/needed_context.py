@@ -51,7 +51,7 @@ def needed(
         ):
             if len(ticks) > _MOST_LOG_TICKS:
                 ticks = [tick for tick in ticks if math.log10(tick).is_integer()]
-            set_ticks(ticks, [canvas_lib.steps(tick) for tick in ticks])
+            set_ticks(ticks, [_number(tick) for tick in ticks])
         axis.minorticks_off()
 
     def draw(canvas: Canvas) -> None:
@@ -76,12 +76,17 @@ def needed(
     return draw_figure(
         "needed_context",
         "The context that the learning needs",
-        "Each bar: above its lower end PROCESS is not yet yes, from its upper end on it is. Dotted, with a mark that "
+        "Each bar: above its lower end PROCESS is not yet a yes, from its upper end on it is. Dotted, with a mark that "
         f"points on: open at that end. {fitted}{beyond}",
         f"Needed {size_name.partition(',')[0]} against time constant. {fitted}",
         draw,
         size=(6.2 if far_steps is None else 10.0, 4.3),
     )
+
+
+def _number(steps: float) -> str:
+    """1,024; where a line is carried far, 10M."""
+    return f"{steps:,.0f}" if steps < 1e6 else canvas_lib.steps(steps)
 
 
 def _draw_break(axis: Axes, one: Break, ink: str, named: str) -> None:

@@ -5,18 +5,15 @@ Sentences on the terminal; horizon.csv, the figures and a page of them in a fold
 
 import csv
 import io
-import math
 import pathlib
 from collections.abc import Sequence
 
-import jinja2
-
-from cl_imitate import load_config, report
+from cl_imitate import load_config
 from cl_imitate.evaluation import findings, horizon
-from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.horizon import Point
 from cl_imitate.figures import horizon as figures_horizon
-from cl_imitate.figures import needed_context
-from cl_imitate.figures.canvas import Figure
+from cl_imitate.figures import movers, needed_context
+from cl_imitate.sweeps import horizon_page
 from cl_imitate.sweeps import points as points_lib
 from cl_imitate.sweeps.folder import SweepDir, is_sweep
 
@@ -31,7 +28,8 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     """
     if not paths:
         raise ValueError("horizon was given nothing: give the folder of a sweep, or several.")
-    folders = list(dict.fromkeys(one for path in paths for one in _runs(path)))
+    runs = {path: _runs(path) for path in paths}
+    folders = list(dict.fromkeys(one for some in runs.values() for one in some))
     done = [one for one in folders if (one / "verdict.json").is_file()]
     if not done:
         raise ValueError(
@@ -39,7 +37,37 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         )
     points, num_again = horizon.one_each(point for one in done for point in points_lib.read(one))
     rules = load_config.load(done[0] / "config.toml").rules
-    said = findings.findings(points)
+    others = [*findings.others(points), *_about(folders, done, num_again)]
+    said = [
+        findings.lead(points),
+        *(f"{one.setting}: {one.told}." for one in findings.needs(points)),
+        *others,
+    ]
+    drawn = [
+        figures_horizon.curves(points, rules),
+        movers.movers(points, rules),
+        needed_context.needed(horizon.breaks(points)),
+        figures_horizon.surface(points),
+    ]
+    shown = [one for one in drawn if one is not None]
+    sources = [horizon_page.source(path, some) for path, some in runs.items()]
+    page = horizon_page.render(points, shown, others, sources=sources, rules=rules, out=out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "horizon.csv").write_text(to_csv(points))
+        for one in shown:
+            (out / f"{one.name}.png").write_bytes(one.png)
+        (out / "index.html").write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error.strerror}). Use another --out.") from error
+    print("\n".join(said))
+    print(f"figures, table and page: {out.resolve()}")
+    return said
+
+
+def _about(folders: Sequence[pathlib.Path], done: Sequence[pathlib.Path], num_again: int) -> list[str]:
+    """What else is to be said of the runs: other rules, those without a result, places that were taken."""
+    said = []
     if len({load_config.rules_sha256(load_config.load(one / "config.toml")) for one in done}) > 1:
         said.append(
             "The decision rules differ from run to run, so answers are not comparable (shares are). Bounds drawn are "
@@ -51,23 +79,6 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         said.append(
             f"{num_again} more points stand where others do, and are left out; the first of each place is drawn."
         )
-    drawn = [
-        figures_horizon.curves(points, rules),
-        figures_horizon.movers(points, rules),
-        needed_context.needed(horizon.breaks(points)),
-        figures_horizon.surface(points),
-    ]
-    shown = [one for one in drawn if one is not None]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "horizon.csv").write_text(to_csv(points))
-        for one in shown:
-            (out / f"{one.name}.png").write_bytes(one.png)
-        (out / "index.html").write_text(_page(points, shown, said), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written ({error.strerror}). Use another --out.") from error
-    print("\n".join(said))
-    print(f"figures, table and page: {out.resolve()}")
     return said
 
 
@@ -86,13 +97,15 @@ def to_csv(points: Sequence[Point]) -> str:
     for point in points:
         row = {
             "point": point.name,
-            **point.values,
+            **{"learning_rate" if axis == "pace" else axis: value for axis, value in point.values.items()},
             "converged": point.converged,
             "later_converged": point.later_converged,
             "above_floor_nats": point.above_floor,
             "learner_time_constant_steps": point.tau_steps,
             "passes_gate": point.passes_gate,
             "rung_2b": point.elsewhere,
+            "later.fork_step": point.later_values.get("fork"),
+            "later.now_steps": point.later_values.get("now"),
         }
         for question in ("process", "later"):
             found = point.of(question)
@@ -104,6 +117,7 @@ def to_csv(points: Sequence[Point]) -> str:
                 f"{question}.high": high,
                 f"{question}.departure_steps": found.departure_steps,
                 f"{question}.departure_side": found.departure_side,
+                f"{question}.departure_resolved": found.departure_is_resolved if found.is_answered else None,
                 f"{question}.horizon_steps": found.horizon_steps,
                 f"{question}.window": found.window,
                 f"{question}.ceiling": found.ceiling,
@@ -114,61 +128,3 @@ def to_csv(points: Sequence[Point]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Departure horizon</title>
-<style>body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;font-size:13px}td,th{padding:.25rem .7rem .25rem 0;text-align:left;
-border-bottom:1px solid #e4e4e4}img{max-width:100%}.first{font-size:1.15em}</style>
-<h1>How far frozen imitation goes</h1>
-<p class="first">{{ said[0] }}</p>
-{% for figure in figures %}
-<h2>{{ figure.title }}</h2>
-<img src="{{ inline(figure.png) }}" width="{{ figure.width }}" alt="{{ figure.alt }}"><p>{{ figure.caption }}</p>
-{% if loop.first %}<ul>{% for words in said[1:] %}<li>{{ words }}</li>{% endfor %}</ul>{% endif %}
-{% endfor %}
-<h2>Every point</h2>
-<table><tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></html>
-"""
-
-
-def _page(points: Sequence[Point], shown: Sequence[Figure], said: Sequence[str]) -> str:
-    differ = horizon.varying(points)
-    columns = [*differ, "PROCESS", "LATER", "perfect window", "departs", "time constant", "training"]
-    rows = [
-        [
-            *(str(point.values[axis]) for axis in differ),
-            _told(point.process),
-            _told(point.later),
-            _figure(point.process.window),
-            _departs(point.process),
-            _figure(point.tau_steps, 0),
-            {True: "converged", False: "open", None: "open (measured too seldom)"}[point.converged],
-        ]
-        for point in points
-    ]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_PAGE).render(
-        said=said, figures=shown, inline=report.inline, columns=columns, rows=rows
-    )
-
-
-def _told(found: Imitated) -> str:
-    if not found.is_answered:
-        return found.answer
-    ends = ", ".join(_figure(end) for end in found.ci95)
-    return f"{found.answer} {_figure(found.share)} [{ends}]"
-
-
-def _figure(number: float | None, digits: int = 2) -> str:
-    return "–" if number is None or not math.isfinite(number) else f"{number:.{digits}f}"
-
-
-def _departs(found: Imitated) -> str:
-    if not found.is_answered:
-        return "–"
-    if found.departure_steps is None:
-        return f"not within {found.horizon_steps}"
-    return f"{found.departure_side} after {found.departure_steps:.0f}"

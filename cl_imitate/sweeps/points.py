@@ -73,6 +73,7 @@ def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> It
             later=_imitated(questions["later"], experiment.evaluation.later_steps),
             elsewhere=next((one["recovered"] for one in rungs if one["counted"]), None),
             settings=settings(experiment),
+            later_values=later_values(experiment),
         )
 
 
@@ -103,6 +104,12 @@ def values(experiment: Experiment, context_steps: int) -> dict[str, Any]:
     }
 
 
+def later_values(experiment: Experiment) -> dict[str, int]:
+    """Where its LATER stands, on every axis of `horizon.LATER_AXES`."""
+    asked = experiment.evaluation
+    return {"fork": asked.later_fork_step, "onward": asked.later_steps, "now": asked.now_steps}
+
+
 def settings(experiment: Experiment) -> dict[str, Any]:
     """By dotted key, what is no axis, does not follow from one, and could yet move an answer."""
     found = {}
@@ -126,13 +133,16 @@ def _growth(environment: Environment) -> str | None:
 def _imitated(entry: Mapping[str, Any], horizon_steps: int) -> Imitated:
     low, high = entry["ci95"]
     window = entry.get("window") or {}
+    departs = entry.get("departure_step")
     return Imitated(
         answer=entry["answer"],
         share=entry.get("ratio", entry.get("estimate")),
         ci95=(low, high),
         horizon_steps=horizon_steps,
-        departure_steps=entry.get("departure_step"),
+        departure_steps=departs,
         departure_side=entry.get("departure_side"),
+        # Verdicts made before this was told: what they did not see, they may have been unable to see.
+        departure_is_resolved=entry.get("departure_resolved", departs is not None),
         window=window.get("estimate"),
         window_low=window.get("ci95", (None,))[0],
         ceiling=(entry.get("ceiling") or {}).get("estimate"),
