@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from cl_imitate.config import Experiment, Rules
-from cl_imitate.evaluation import wording
+from cl_imitate.evaluation import lead
 from cl_imitate.evaluation.distances import would_change
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.figures.canvas import Figure, steps
@@ -76,7 +76,7 @@ def write(
     page = environment.from_string(source).render(
         experiment=experiment,
         verdict=verdict,
-        how_sure=wording.how_sure(verdict),
+        how_sure=lead.how_sure(verdict),
         would_change=would_change(verdict, experiment.rules),
         sections=sections,
         facts=list(_facts(manifest)),

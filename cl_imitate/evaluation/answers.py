@@ -29,10 +29,10 @@ def questions(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, dict]:
     words = wording.rules_in_words(experiment.rules)
     return {
         name: {
-            "question": wording.QUESTIONS[name],
+            "question": wording.question(name, one),
             "predicted": wording.PREDICTED[name],
             **one,
-            "meaning": wording.meaning(name, one["answer"]),
+            "meaning": wording.meaning(name, one, experiment.rules),
             "rule": words[name],
         }
         for name, one in found.items()

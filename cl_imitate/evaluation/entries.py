@@ -72,6 +72,8 @@ def growth_entry(
     """PROCESS and, with `own_start` and the entry of NOW at the same fork, LATER."""
     rules = experiment.rules
     needed = ("imitator", "learner", "learner_held") if own_start else ("imitator", "learner")
+    last_step = cell.fork_step + experiment.evaluation.later_steps
+    task_grows = own_start and grows(experiment.environment, cell.fork_step, last_step)
     if absent := metrics.missing_arms(cell, *needed):
         reason = f"arm not run: {', '.join(absent)}"
         return {
@@ -85,8 +87,7 @@ def growth_entry(
         generator_of(experiment, cell),
         now_steps=experiment.evaluation.now_steps,
         own_start=own_start,
-        is_open_ended=own_start
-        and grows(experiment.environment, cell.fork_step, cell.fork_step + experiment.evaluation.later_steps),
+        is_open_ended=task_grows,
     )
     interval = found.ratio.interval(rules.confidence)
     answer, reason = learns_answer(interval, rules), _few(found.ratio)
@@ -118,6 +119,7 @@ def growth_entry(
         "occupancy_distance": figure(found.occupancy_distance, rules),
         **(
             {
+                "task_grows": task_grows,
                 "same_window": figure(found.same_window_ratio, rules),
                 "exceeds_its_data": _exceeds_its_data(experiment, cell),
             }
