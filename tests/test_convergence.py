@@ -40,6 +40,30 @@ def test_it_is_measured_by_what_is_left_above_the_floor(last, converged):
     assert entry(np.r_[np.full(12, 0.6), np.full(4, last)])["converged"] is converged
 
 
+@pytest.mark.parametrize(
+    ("held_out", "train", "memorises"),
+    [
+        ([1.0, 0.6, 0.5, 0.6], [1.0, 0.8, 0.7, 0.6], True),
+        ([1.0, 0.6, 0.5, 0.6], [1.0, 0.8, 0.7, 0.7], False),  # both flat
+        ([1.0, 0.6, 0.5, 0.4], [1.0, 0.8, 0.7, 0.6], False),  # it still falls
+    ],
+)
+def test_memorising_is_a_held_out_loss_that_turned_up_while_the_training_loss_fell(
+    held_out, train, memorises
+):
+    curve = {
+        "context_steps": 64,
+        "fork_step": 640,
+        "updates": np.arange(4) * 50,
+        "train_loss": [train],
+        "held_out_update": np.arange(4) * 50,
+        "held_out_loss": [held_out, held_out],
+    }
+    [found] = convergence.training(Rules(), [curve])
+    assert found["memorises"] is memorises
+    assert found["lowest_updates"] == ([100, 100] if held_out[-1] > 0.5 else [150, 150])
+
+
 def test_without_a_floor_the_whole_fall_is_the_measure():
     assert entry(np.r_[1.6, np.full(11, 0.62), np.full(4, 0.6)], floor=None)["converged"] is True
     assert entry(np.r_[1.6, np.full(11, 0.72), np.full(4, 0.6)], floor=None)["converged"] is False
