@@ -121,6 +121,8 @@ def growth_entry(
             {
                 "task_grows": task_grows,
                 "same_window": figure(found.same_window_ratio, rules),
+                "from_held": figure(found.from_held_ratio, rules),
+                "window_from_held": figure(found.window_from_held_ratio, rules),
                 "exceeds_its_data": _exceeds_its_data(experiment, cell),
             }
             if own_start

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from cl_imitate.figures.canvas import ANSWER_INK
 
@@ -41,7 +42,7 @@ def draw_interval(axis: Axes, row: float, value: float, interval: Sequence, colo
     axis.plot(ends, [row, row], color=color, linewidth=2, solid_capstyle="butt")
     axis.plot(value, row, marker, color=color, markersize=6)
     low, high = (value if end is None else end for end in interval)
-    for is_cut, edge, arrow in ((low < left, left, "<"), (high > right, right, ">")):
+    for is_cut, edge, arrow in ((low < left, left, CARETLEFT), (high > right, right, CARETRIGHT)):
         if is_cut:
             axis.plot(edge, row, arrow, color=color, markersize=8, clip_on=False, zorder=5)
 
