@@ -7,7 +7,7 @@ from cl_imitate.config import Rules
 from cl_imitate.evaluation import convergence
 
 
-def entry(losses, floor=0.4):
+def entry(losses, floor: float | None = 0.4):
     curves = [{"context_steps": 64, "fork_step": 640, "held_out_loss": losses, "floor": floor}]
     [found] = convergence.training(Rules(converged_share=0.05), curves)
     return found

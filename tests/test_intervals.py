@@ -1,7 +1,9 @@
 """An interval that is cut at a panel's edge is seen to be."""
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from cl_imitate.figures.intervals import draw_interval, draw_zones
 
@@ -11,8 +13,11 @@ def arrows(*interval: float | None) -> dict[str, float]:
     axis = Figure().subplots()
     draw_zones(axis, [interval], 0.1, 0.5)
     draw_interval(axis, 0, 0.6, interval, "black", "o")
+    names = {CARETLEFT: "<", CARETRIGHT: ">"}
     return {
-        str(line.get_marker()): line.get_xdata()[0] for line in axis.lines if line.get_marker() in ("<", ">")
+        names[line.get_marker()]: float(np.asarray(line.get_xdata())[0])
+        for line in axis.lines
+        if line.get_marker() in names
     }
 
 

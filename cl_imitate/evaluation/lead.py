@@ -115,9 +115,12 @@ def _sham_doubt(process: Mapping, sham: Mapping, rules: Rules) -> str:
     is_claimed = process["answer"] in ("yes", "partial")
     if not is_claimed or ends is None or ends[0] > 0 or not is_known(altered.get("estimate")):
         return ""
-    over_span = sham.get("whole_span_difference"), sham.get("whole_span_difference_ci95") or (None, None)
-    if is_known(over_span[0]) and is_known(over_span[1][0]) and over_span[1][0] > 0:
-        return f"{_SHAM} get there later: {number(*over_span)} less of the gain over the whole span"
+    less, less_ci95 = (
+        sham.get("whole_span_difference"),
+        sham.get("whole_span_difference_ci95") or (None, None),
+    )
+    if is_known(less) and is_known(least := less_ci95[0]) and least > 0:
+        return f"{_SHAM} get there later: {number(less, less_ci95)} less of the gain over the whole span"
     as_good = ends[1] < 0 or max(map(abs, ends)) < rules.departure_margin
     so = (
         "so learning need not have been seen"

@@ -74,7 +74,7 @@ def headline(cells: Sequence[Cell], verdict: Mapping, evaluation: Evaluation, ru
             finish()
 
     def draw(canvas: Canvas) -> None:
-        axes = canvas.subplots(1, 3, width_ratios=[1.0, 2.1, 2.1], sharey=True)
+        axes = canvas.subplots(1, 3, width_ratios=[max(1.0, 0.35 * len(contexts)), 2.1, 2.1], sharey=True)
         draw_in(axes)
         axes[0].set_ylabel("return per episode")
 
@@ -133,7 +133,7 @@ def _levels(axis: Axes, found: Sequence[Cell], own: int) -> None:
         colors.append(color)
     axis.set_xticks(range(len(names)), names)  # the numbers stand here, where no line strikes them through
     for tick, color in zip(axis.get_xticklabels(), colors, strict=True):
-        tick.set_color(color)
+        tick.set(color=color, fontsize=10 if len(names) < 4 else 8)
     axis.set_xlim(-0.6, len(names) - 0.4)
     if len(found) > 1:
         axis.set_xlabel("imitators, by context", loc="right")

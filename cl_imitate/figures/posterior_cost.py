@@ -31,7 +31,7 @@ def posterior_cost(control: Mapping[str, Any]) -> Figure | None:
                 axis.plot(number, number * each, color=color, label=f"posterior, {names}")
             for (name, one), marker in zip(places.items(), "os", strict=False):
                 run = one["num_hypotheses"]
-                axis.plot(run, one[what]["posterior"], marker, color="#333333", label=f"run: {name}, {run}")
+                axis.plot(run, one[what]["posterior"], marker, color="#333333", label=f"run: {name} ({run})")
             last = list(places.values())[-1][what]
             for arm, key in (("learner", "learner"), ("imitator", "transformer")):
                 color, _ = STYLES[arm]
