@@ -1,5 +1,7 @@
 """An interval that is cut at a panel's edge is seen to be."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -13,7 +15,7 @@ def arrows(*interval: float | None) -> dict[str, float]:
     axis = Figure().subplots()
     draw_zones(axis, [interval], 0.1, 0.5)
     draw_interval(axis, 0, 0.6, interval, "black", "o")
-    names = {CARETLEFT: "<", CARETRIGHT: ">"}
+    names: dict[Any, str] = {CARETLEFT: "<", CARETRIGHT: ">"}
     return {
         names[line.get_marker()]: float(np.asarray(line.get_xdata())[0])
         for line in axis.lines

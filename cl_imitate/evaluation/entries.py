@@ -138,6 +138,8 @@ def _growth_void(
 ) -> tuple[str | None, str | None]:
     """Whose weakness leaves growth void, and how; the learner's first: the ratio at NOW is noise where it has none."""
     if not found.learner_gain >= rules.min_learner_gain:
+        if math.isnan(found.learner_gain):
+            return "learner", "the learner itself ends no higher than random: it has no range"
         gain = f"{found.learner_gain:.0%} of its range, under {rules.min_learner_gain:.0%}"
         return "learner", f"the learner itself gains {gain}"
     if now is None:

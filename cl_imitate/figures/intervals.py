@@ -44,7 +44,7 @@ def draw_interval(axis: Axes, row: float, value: float, interval: Sequence, colo
     low, high = (value if end is None else end for end in interval)
     for is_cut, edge, arrow in ((low < left, left, CARETLEFT), (high > right, right, CARETRIGHT)):
         if is_cut:
-            axis.plot(edge, row, arrow, color=color, markersize=8, clip_on=False, zorder=5)
+            axis.plot(edge, row, marker=arrow, color=color, markersize=8, clip_on=False, zorder=5)
 
 
 def label_rows(axis: Axes, labels: Sequence[str], words: str) -> None:
