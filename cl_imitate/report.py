@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from cl_imitate.config import Experiment, Rules
-from cl_imitate.evaluation import wording
+from cl_imitate.evaluation import lead
 from cl_imitate.evaluation.distances import would_change
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.figures.canvas import Figure, steps
@@ -42,6 +42,9 @@ GLOSSARY = {
     "hold what there is to know; a break below it says something about learning.",
     "rung": "A step of the novelty ladder: how far the new task is from those of training.",
     "time constant": "The steps an arm takes to half of its own gain. Pace: the imitator's over the learner's.",
+    "rho": "NOW and MONTH: the frozen imitator's gain over random, as a share of the held learner's. 1 is as good.",
+    "r": "PROCESS and LATER: what the frozen imitator gains over a span, as a share of what the learner gains over it. "
+    "1 is as much, 0 nothing.",
     "departure": "The first of three consecutive blocks in which imitator and learner surely differ by over a tenth of "
     "the learner's range, each relative to its own level at the start. Not within the span: there are never three "
     "in which they could differ by so much. Not resolved: there are, the intervals being too wide to tell.",
@@ -72,12 +75,12 @@ def write(
     for figure in (one for found in sections.values() for one in found):
         _replace(folder / f"{figure.name}.png", figure.png)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": _number, "steps": steps, "inline": inline}
+    environment.filters |= {"number": _number, "steps": steps, "inline": inline, "capital": _capital}
     source = importlib.resources.files("cl_imitate").joinpath("report.html.jinja").read_text(encoding="utf-8")
     page = environment.from_string(source).render(
         experiment=experiment,
         verdict=verdict,
-        how_sure=wording.how_sure(verdict),
+        how_sure=lead.how_sure(verdict),
         would_change=would_change(verdict, experiment.rules),
         sections=sections,
         facts=list(_facts(manifest)),
@@ -241,10 +244,9 @@ def _facts(manifest: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             for number, one in enumerate(value, start=1):
                 yield from _facts(one, f"{prefix}{key}.{number}.")
         else:
-            yield (
-                f"{prefix}{key}",
-                ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value),
-            )
+            words = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            # a platform and its kind are often one word twice: "cpu cpu"
+            yield f"{prefix}{key}", " ".join(dict.fromkeys(words.split())) if key == "device" else words
 
 
 def _number(value: float | None, interval: Sequence[float | None] | None = None, digits: int = 2) -> str:
@@ -255,6 +257,11 @@ def _number(value: float | None, interval: Sequence[float | None] | None = None,
         "?" if one is None else f"{round(one, digits) + 0.0:.{digits}f}" for one in (value, *(interval or ()))
     ]
     return shown[0] if interval is None else f"{shown[0]} [{', '.join(shown[1:])}]"
+
+
+def _capital(words: str) -> str:
+    """A sentence begins so; what follows keeps its letters (`capitalize` would make all others small)."""
+    return words[:1].upper() + words[1:]
 
 
 def inline(png: bytes) -> str:

@@ -142,7 +142,7 @@ def experiment(**changes: Any) -> Experiment:
 
 
 def cells(context_steps: int = 128, *, process_end: float = 10.0) -> list[Cell]:
-    """A run as the post predicts it, but for PROCESS, which says yes (the gate needs it)."""
+    """A run as the essay predicts it, but for PROCESS, which says yes (the gate needs it)."""
     names = {"2": "symbols permuted", "3": "ring of 16", "4": "Dark Room"}
     made = [
         now(10.0, 10.0, seed=1),

@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from cl_imitate.config import Rules
-from cl_imitate.evaluation import comparisons
+from cl_imitate.evaluation import comparisons, metrics
 
 RULES = Rules(bootstrap_samples=200)
 
@@ -233,3 +233,14 @@ def test_excess_compares_with_the_held_learner_and_the_best_history():
     assert found.best_history_is_recorded
     assert found.imitator_over_best.value == pytest.approx(-2.0, abs=0.05)
     assert found.imitator_over_held.value == pytest.approx(5.0, abs=0.05)
+
+
+def test_an_arm_that_starts_high_has_gained_from_the_held_learners_level_and_not_from_its_own():
+    levels = {"learner": synthetic.rising(1, 10), "learner_held": 1.0, "imitator": 5.5, "window": 10.0}
+    cell = synthetic.cell("later", levels, noise=0, fork_step=320, start_step=320)
+    found = growth(cell, own_start=True)
+    assert found.ratio.value == found.window_ratio.value == pytest.approx(0)
+    gained = metrics.end_level(cell, "learner", RULES).mean() - 1
+    assert found.from_held_ratio.value == pytest.approx(4.5 / gained)
+    assert found.window_from_held_ratio.value == pytest.approx(9 / gained)
+    assert np.isnan(growth(cell).from_held_ratio.value)  # PROCESS counts so already

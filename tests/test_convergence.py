@@ -7,7 +7,7 @@ from cl_imitate.config import Rules
 from cl_imitate.evaluation import convergence
 
 
-def entry(losses, floor=0.4):
+def entry(losses, floor: float | None = 0.4):
     curves = [{"context_steps": 64, "fork_step": 640, "held_out_loss": losses, "floor": floor}]
     [found] = convergence.training(Rules(converged_share=0.05), curves)
     return found
@@ -38,6 +38,30 @@ def test_the_figures_are_those_of_the_mean_over_seeds():
 def test_it_is_measured_by_what_is_left_above_the_floor(last, converged):
     # 0.2 above the floor: a twentieth of it is 0.01, and so much the last quarter may fall
     assert entry(np.r_[np.full(12, 0.6), np.full(4, last)])["converged"] is converged
+
+
+@pytest.mark.parametrize(
+    ("held_out", "train", "memorises"),
+    [
+        ([1.0, 0.6, 0.5, 0.6], [1.0, 0.8, 0.7, 0.6], True),
+        ([1.0, 0.6, 0.5, 0.6], [1.0, 0.8, 0.7, 0.7], False),  # both flat
+        ([1.0, 0.6, 0.5, 0.4], [1.0, 0.8, 0.7, 0.6], False),  # it still falls
+    ],
+)
+def test_memorising_is_a_held_out_loss_that_turned_up_while_the_training_loss_fell(
+    held_out, train, memorises
+):
+    curve = {
+        "context_steps": 64,
+        "fork_step": 640,
+        "updates": np.arange(4) * 50,
+        "train_loss": [train],
+        "held_out_update": np.arange(4) * 50,
+        "held_out_loss": [held_out, held_out],
+    }
+    [found] = convergence.training(Rules(), [curve])
+    assert found["memorises"] is memorises
+    assert found["lowest_updates"] == ([100, 100] if held_out[-1] > 0.5 else [150, 150])
 
 
 def test_without_a_floor_the_whole_fall_is_the_measure():

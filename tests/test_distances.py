@@ -23,19 +23,37 @@ def question(name: str, answer: str, low: float | None, high: float | None, **mo
 @pytest.mark.parametrize(
     ("name", "answer", "low", "high", "distances"),
     [
-        ("now", "yes", 0.96, 1.01, ["lower end of its interval, 0.96, falls by 0.06 to 0.9"]),
-        ("now", "no", 0.1, 0.44, ["upper end of its interval, 0.44, rises by 0.46 to 0.9"]),
-        ("now", "undecided", 0.8, 1.0, ["0.80, rose by 0.10 to 0.9", "1.00, fell by 0.10 to 0.9"]),
-        ("month", "no", 0.1, 0.44, ["MONTH", "0.44, rises by 0.46 to 0.9"]),
-        ("process", "yes", 0.99, 1.03, ["0.99, falls by 0.49 to 0.5"]),
-        ("process", "no", -0.2, 0.06, ["0.06, rises by 0.04 to 0.1"]),
-        ("later", "partial", 0.06, 0.25, ["0.06, rose by 0.44 to 0.5", "0.25, fell by 0.15 to 0.1"]),
+        ("now", "yes", 0.96, 1.01, ["lower end of its interval, 0.96, were 0.06 lower (0.9)"]),
+        ("now", "no", 0.1, 0.44, ["upper end of its interval, 0.44, were 0.46 higher (0.9)"]),
+        (
+            "now",
+            "undecided",
+            0.8,
+            1.0,
+            [
+                "a yes if the lower end of its interval, 0.80, were above 0.9",
+                "a no if the upper end, 1.00, were below 0.9",
+            ],
+        ),
+        ("month", "no", 0.1, 0.44, ["MONTH", "0.44, were 0.46 higher (0.9)"]),
+        ("process", "yes", 0.99, 1.03, ["0.99, were 0.49 lower (0.5)"]),
+        ("process", "no", -0.2, 0.06, ["0.06, were 0.04 higher (0.1)"]),
+        (
+            "later",
+            "partial",
+            0.06,
+            0.25,
+            [
+                "a yes if the lower end of its interval, 0.06, were above 0.5",
+                "a no if the upper end, 0.25, were below 0.1",
+            ],
+        ),
     ],
 )
 def test_an_interval_is_so_far_from_the_bounds_of_its_own_rule(name, answer, low, high, distances):
     sentence = question(name, answer, low, high)
     assert sentence.startswith(name.upper())
-    assert f" is a {answer} " in sentence or f" is {answer}:" in sentence
+    assert f" would stop being a {answer} if" in sentence or f" is {answer}. It would" in sentence
     for words in distances:
         assert words in sentence
 
@@ -44,7 +62,7 @@ def test_bounds_are_those_of_the_rules_given():
     verdict = decide(synthetic.now())
     low = verdict["questions"]["now"]["ci95"][0]
     [sentence] = would_change(verdict, Rules(parity=0.7))
-    assert f"falls by {low - 0.7:.2f} to 0.7" in sentence
+    assert f"were {low - 0.7:.2f} lower (0.7)" in sentence
 
 
 @pytest.mark.parametrize(
@@ -62,7 +80,9 @@ def test_an_answer_that_is_not_its_intervals_gives_its_reason_and_no_distance(an
 
 def test_a_reason_beside_an_open_interval_is_said_too():
     reason = "the held learner is not clearly better than random"
-    assert question("now", "undecided", -2.0, 2.0, reason=reason).endswith(f"to 0.9; {reason}.")
+    assert question("now", "undecided", -2.0, 2.0, reason=reason).startswith(
+        f"NOW is undecided; {reason}. It"
+    )
 
 
 def test_what_was_not_asked_has_no_sentence():
@@ -75,14 +95,14 @@ def test_elsewhere_is_as_far_as_its_nearest_rung_and_if_partial_as_its_furthest(
     found = decide(*everywhere)
     low = min(rung["ci95"][0] for rung in found["questions"]["elsewhere"]["rungs"])
     [sentence] = would_change(found, RULES)
-    assert "nearest rung, harder, is a yes" in sentence
-    assert f"{low:.2f}, falls by {low - 0.5:.2f} to 0.5" in sentence
+    assert "nearest rung, harder, would stop being a yes" in sentence
+    assert f"{low:.2f}, were {low - 0.5:.2f} lower (0.5)" in sentence
     found = decide(*everywhere, synthetic.elsewhere("4", synthetic.RANDOM, rung_name="dark room"))
     ends = {rung["name"]: rung["ci95"] for rung in found["questions"]["elsewhere"]["rungs"]}
     [sentence] = would_change(found, RULES)
     assert "all 3 rungs that count must agree" in sentence
-    assert f"lacks {0.5 - ends['dark room'][0]:.2f} at the lower end of dark room" in sentence
-    assert f"lacks {ends['rung 2'][1] - 0.1:.2f} at the upper end of rung 2" in sentence
+    assert f"above 0.5 (the lowest is {ends['dark room'][0]:.2f}, of dark room)" in sentence
+    assert f"below 0.1 (the highest is {ends['rung 2'][1]:.2f}, of rung 2)" in sentence
 
 
 def test_elsewhere_without_a_counted_rung_says_so():

@@ -21,7 +21,7 @@ RANKS = """
 2: envs/* learners/* imitators/* figures/* keeper trainees
 3: envs/tasks simulate train cost imitators/learner_posterior executed
 4: evaluation/protocols evaluation/answers evaluation/entries evaluation/gate evaluation/wording
-4: evaluation/distances populations spread visibility
+4: evaluation/distances evaluation/lead populations spread visibility
 5: evaluation/* block_size report
 6: feeds show compare excess evaluation/controls/*
 7: stages/*

@@ -13,7 +13,7 @@ import pytest
 import synthetic
 
 from cl_imitate import report
-from cl_imitate.config import Rules
+from cl_imitate.config import Lock, Rules
 from cl_imitate.figures import arms, canvas
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -106,7 +106,7 @@ def test_a_browser_draws_every_figure_and_reports_no_error(page, tmp_path):
 def test_the_browser_test_notices_a_broken_figure_and_a_console_error(page, tmp_path):
     broken = tmp_path / "broken.html"
     text = page.read_text(encoding="utf-8").replace(
-        "data:image/png;base64,iVBOR", "data:image/png;base64,AAAAA", 1
+        '<img src="data:image/png;base64,iVBOR', '<img src="data:image/png;base64,AAAAA', 1
     )
     broken.write_text(text.replace("</body>", "<script>console.error('x')</script></body>"), encoding="utf-8")
     dom, log = browse(broken, tmp_path / "profile")
@@ -164,8 +164,8 @@ def test_a_departure_that_is_not_resolved_is_told_from_none(tmp_path):
         none.pop("departure_resolved")
         none.update(resolved)
         told = write(tmp_path, cells, verdict).read_text()
-        shown.append(re.findall(r"<td>(after [^<]*|not within[^<]*|not resolved)</td>", told))
-    later = f"after {canvas.steps(behind['departure_step'])}, behind"
+        shown.append(re.findall(r"<td>(falls [^<]*|not within[^<]*|not resolved)</td>", told))
+    later = f"falls behind after {canvas.steps(behind['departure_step'])} steps"
     assert shown == [["not within the span", later], ["not resolved", later]]
 
 
@@ -202,6 +202,103 @@ def test_the_first_screen_holds_the_answer_one_figure_and_what_would_have_change
         ends = re.search(r'data-ends="([\d.]+)"', dom)
         assert ends
         assert float(ends[1]) <= 800
+
+
+def laid_out(page: pathlib.Path, text: str, profile: pathlib.Path, width: int, measure: str) -> str:
+    """What `measure`, a script, finds on a page in a window of this width."""
+    measured = page.with_name("laid_out.html")
+    script = f"<script>document.body.dataset.found = {measure}</script>"
+    measured.write_text(text.replace("</body>", f"{script}</body>"), encoding="utf-8")
+    dom, _ = browse(measured, profile, f"--window-size={width},900")
+    measured.unlink()
+    found = re.search(r'data-found="([^"]*)"', dom)
+    assert found
+    return found[1]
+
+
+RIGHT = "[...document.querySelectorAll('.verdict td, .verdict span, header img')].map((one) => Math.round("
+RIGHT += (
+    "one.getBoundingClientRect().right)).reduce((one, other) => Math.max(one, other)) - window.innerWidth"
+)
+
+
+def test_on_a_narrow_screen_the_verdict_and_the_first_figure_are_within_it(page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    assert int(laid_out(page, text, tmp_path, 500, RIGHT)) <= 0
+    names = (
+        "document.querySelector('header img').currentSrc === document.querySelector('header source').srcset"
+    )
+    assert laid_out(page, text, tmp_path, 500, names) == "true"
+    assert laid_out(page, text, tmp_path, 1200, names) == "false"
+    head = text[text.index('<table class="verdict">') :]
+    assert head.index("measured") < head.index("estimate [95% interval]") < head.index("the essay predicts")
+
+
+def test_on_paper_nothing_is_wider_than_the_page(page, tmp_path):
+    """A4 less its margins is 718 pixels wide. The rules for paper are tried on a screen, without those for phones."""
+    text = page.read_text(encoding="utf-8")
+    assert "@media (max-width" not in text  # paper is narrow too
+    paper = text.replace("screen and (max-width: 760px)", "speech").replace("@media print", "@media all")
+    wide = "[...document.querySelectorAll('table, img, pre')].filter((one) => one.offsetWidth > "
+    wide += "document.querySelector('main').offsetWidth).length"
+    assert laid_out(page, paper, tmp_path, 718, wide) == "0"
+    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert laid_out(page, paper, tmp_path, 718, over) == "0"
+
+
+def test_later_says_what_its_ratio_counts_from_and_how_it_looks_from_the_held_learners_level(page):
+    text = page.read_text(encoding="utf-8")
+    fork = synthetic.decide(synthetic.cells(128, process_end=1.0), OF)["questions"]["later"]["forks"][0]
+    counted = report._number(fork["from_held"]["estimate"], fork["from_held"]["ci95"])
+    assert f"Counted from the held learner's level: imitator {counted}" in text
+    assert "an arm that starts high has less left to gain" in text
+    assert report._number(fork["now_ratio"], fork["now_ci95"]) in text
+    assert re.search(r"<td>falls behind after \d+ steps</td>", text)
+
+
+def test_in_a_task_that_grows_the_page_says_that_gains_count_from_the_fallen_level(tmp_path):
+    grown = dataclasses.replace(
+        OF, environment=Lock(initial_positions=4, grow_every_steps=64, grow_from_step=320)
+    )
+    cells = [synthetic.later(8.5)]
+    text = write(tmp_path, cells, synthetic.decide(cells, grown)).read_text(encoding="utf-8")
+    assert "gains are counted from the level that the held learner has fallen to" in text
+    assert "Counted from the held learner's level" not in text
+
+
+@pytest.mark.parametrize(
+    ("start", "explained"), [(synthetic.RANDOM - 2, True), (synthetic.RANDOM + 2, False)]
+)
+def test_a_gain_above_the_learners_range_is_explained(tmp_path, start, explained):
+    text = write(tmp_path, [synthetic.process(start=start)]).read_text(encoding="utf-8")
+    assert ("the learner starts below it" in text) == explained
+
+
+def test_a_held_out_loss_that_turns_up_is_said_to_rise_and_where_it_was_lowest(tmp_path):
+    updates = np.arange(0, 400, 10)
+    turned = np.r_[np.linspace(1.5, 0.8, 20), np.linspace(0.8, 0.9, 20)]
+    one = {
+        "context_steps": 128,
+        "fork_step": 640,
+        "updates": updates,
+        "train_loss": np.linspace(1.5, 0.5, 40)[None],
+        "held_out_update": updates,
+        "held_out_loss": np.stack([turned, np.roll(turned, -2)]),
+    }
+    verdict = synthetic.decide([synthetic.now()], OF, loss_curves=[one])
+    page = write(tmp_path, [synthetic.now()], verdict, loss_curves=[one])
+    text = page.read_text(encoding="utf-8")
+    assert "the held-out loss rose by 0." in text
+    assert "its lowest was at updates 170 to 190, while the training loss went on falling" in text
+    assert "fell by -" not in text
+
+
+def test_a_device_that_is_its_platform_is_named_once():
+    assert dict(report._facts({"device": "cpu cpu", "name": "cpu cpu"})) == {
+        "device": "cpu",
+        "name": "cpu cpu",
+    }
+    assert dict(report._facts({"device": "gpu NVIDIA H100"}))["device"] == "gpu NVIDIA H100"
 
 
 def test_a_run_that_is_not_void_does_not_say_so(page):
@@ -272,6 +369,18 @@ def test_long_curves_are_drawn_in_averages_of_blocks():
 @pytest.mark.parametrize(("number", "words"), [(640, "640"), (3200, "3.2k"), (1_000_000, "1M"), (None, "–")])
 def test_steps_are_short(number, words):
     assert canvas.steps(number) == words
+
+
+def test_ticks_of_an_axis_are_in_one_unit():
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    axis.set_xlim(0, 1300)
+    canvas.label_steps(axis, "steps")
+    told = [axis.xaxis.get_major_formatter()(tick, 0) for tick in (0, 300, 900, 1200)]
+    assert told == ["0", "0.3k", "0.9k", "1.2k"]
+    axis.set_xlim(0, 640)
+    assert axis.xaxis.get_major_formatter()(600, 0) == "600"
 
 
 @pytest.mark.parametrize("inches", [12.4, 8.0, 4.0])

@@ -544,14 +544,20 @@ def test_the_rules_in_words_name_the_configured_bounds():
     assert found["now"]["answer"] == "yes"  # 0.89, which the default rules would not let pass
 
 
+def test_a_learner_that_ends_no_higher_than_random_has_no_range_to_gain_a_share_of():
+    one = synthetic.decide([synthetic.process(0.0, learner_end=0.0)])["questions"]["process"]
+    assert (one["answer"], one["learner_gain"]) == ("void", None)
+    assert one["reason"] == "the learner itself ends no higher than random: it has no range"
+
+
 def test_the_table_has_a_row_a_question():
     table = verdict.rows(synthetic.decide(synthetic.cells()))
-    assert [row[1:3] for row in table] == [
+    assert [row[1::2][:2] for row in table] == [  # measured, and what the essay predicts
         ("yes", "yes"),
         ("yes", "yes"),
-        ("no", "yes"),
+        ("yes", "no"),
         ("no", "no"),
         ("no", "no"),
     ]
     assert all(len(row) == len(verdict.COLUMNS) for row in table)
-    assert table[0][3].startswith("1.00 [0.9")
+    assert table[0][2].startswith("1.00 [0.9")

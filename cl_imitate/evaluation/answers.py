@@ -29,10 +29,10 @@ def questions(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, dict]:
     words = wording.rules_in_words(experiment.rules)
     return {
         name: {
-            "question": wording.QUESTIONS[name],
+            "question": wording.question(name, one),
             "predicted": wording.PREDICTED[name],
             **one,
-            "meaning": wording.meaning(name, one["answer"]),
+            "meaning": wording.meaning(name, one, experiment.rules),
             "rule": words[name],
         }
         for name, one in found.items()
@@ -103,7 +103,9 @@ def _later(experiment: Experiment, cells: Sequence[Cell], nows: list[dict], stag
         entry, ratio = growth_entry(experiment, cell, own_start=True, now=now)
         horizon = cell.block_steps * max(values.shape[-1] for values in cell.returns.values())
         entry["horizon_time_constants"] = horizon / life if life else math.nan
-        forks.append({"fork_step": cell.fork_step, "now_ratio": now["ratio"], **entry})
+        forks.append(
+            {"fork_step": cell.fork_step, "now_ratio": now["ratio"], "now_ci95": now["ci95"], **entry}
+        )
         ratios.append(ratio)
     _add_after_holm(forks, ratios, experiment.rules)
     return {**_headline(forks, "fork_step", experiment.evaluation.later_fork_step, "LATER"), "forks": forks}

@@ -88,6 +88,10 @@ class Growth:
     )
     window_ratio: Estimate  # r of the best that a memory of the imitator's length can do, where it is known
     ceiling_ratio: Estimate  # r of perfect knowledge at the learner's epsilon, where it is known
+    from_held_ratio: (
+        Estimate  # LATER's r with both gains counted from the held learner's level, as a picture shows it
+    )
+    window_from_held_ratio: Estimate  # the same of the best that such a memory can do
     wiped_gain: Estimate  # the wiped imitator's level over random, as a share of the learner's range
     learner_gain: float  # over the span, as a share of its range (its end over random)
     learner_steps: float  # time constants: steps to half of the arm's own gain; NaN if it has none
@@ -169,6 +173,9 @@ def growth(
         departure=departs,
         occupancy_distance=_occupancy_distance(cell, rules, rng),
         ceiling_ratio=_ceiling_ratio(cell, rules, rng, start, end),
+        # last, so that no other figure's draws depend on them
+        from_held_ratio=gain_ratio("imitator", own_start=False) if own_start else statistics.nothing(),
+        window_from_held_ratio=gain_ratio("window", own_start=False) if own_start else statistics.nothing(),
     )
 
 

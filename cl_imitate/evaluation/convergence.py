@@ -16,12 +16,16 @@ def training(rules: Rules, curves: Sequence[Mapping[str, Any]]) -> list[dict[str
     `rules.converged_share` of what is left above the floor (unknown: of the whole fall since the first measurement), or
     negative. Where losses were measured fewer than eight times, that cannot be said (None). A schedule that brings the
     learning rate to nothing flattens every curve: converged means that this schedule has nothing left to give.
+
+    `lowest_updates` says between which updates the seeds' held-out losses were lowest; `memorises`, whether the loss on
+    unseen learners has turned up since while that on the recorded ones went on falling.
     """
     return [
         {
             "context_steps": one["context_steps"],
             "fork_step": one["fork_step"],
             **_of(rules, np.atleast_2d(one["held_out_loss"]).mean(axis=0), one.get("floor")),
+            **_lowest(one),
         }
         for one in curves
     ]
@@ -35,3 +39,17 @@ def _of(rules: Rules, losses: np.ndarray, floor: float | None) -> dict[str, Any]
     fall = float(losses[-2 * quarter : -quarter].mean() - losses[-quarter:].mean())
     scale = float(losses[0] - losses.min()) if floor is None else max(last - floor, 0.0)
     return {**found, "fall_last_quarter": fall, "converged": fall <= rules.converged_share * scale}
+
+
+def _lowest(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the held-out losses were lowest, and what became of both losses since; None where it is not recorded."""
+    if not {"updates", "train_loss", "held_out_update"} <= set(one):
+        return {"lowest_updates": None, "memorises": None}
+    held_out, train = np.atleast_2d(one["held_out_loss"]), np.atleast_2d(one["train_loss"])
+    at = np.asarray(one["held_out_update"])[held_out.argmin(axis=1)]
+    lowest = held_out.mean(axis=0).argmin()
+    since = train.mean(axis=0)[np.asarray(one["updates"]) >= one["held_out_update"][lowest]]
+    half = len(since) // 2
+    falls = half > 0 and bool(since[-half:].mean() < since[:half].mean())
+    turned_up = lowest < held_out.shape[1] - 1
+    return {"lowest_updates": [int(at.min()), int(at.max())], "memorises": bool(turned_up and falls)}

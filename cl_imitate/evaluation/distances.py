@@ -46,13 +46,15 @@ def _distance(name: str, one: Mapping, bounds: tuple[float, float]) -> str:
         )
     (low, high), (no, yes) = ends, bounds
     if answer == "yes":
-        return f"{name} is a yes until the lower end of its interval, {low:.2f}, falls by {low - yes:.2f} to {yes:g}."
+        short = f"{low:.2f}, were {low - yes:.2f} lower ({yes:g})"
+        return f"{name} would stop being a yes if the lower end of its interval, {short}."
     if answer == "no":
-        return f"{name} is a no until the upper end of its interval, {high:.2f}, rises by {no - high:.2f} to {no:g}."
+        short = f"{high:.2f}, were {no - high:.2f} higher ({no:g})"
+        return f"{name} would stop being a no if the upper end of its interval, {short}."
     besides = f"; {one['reason']}" if one.get("reason") else ""
     return (
-        f"{name} is {answer}: a yes if the lower end of its interval, {low:.2f}, rose by {yes - low:.2f} to {yes:g}; "
-        f"a no if the upper end, {high:.2f}, fell by {high - no:.2f} to {no:g}{besides}."
+        f"{name} is {answer}{besides}. It would be a yes if the lower end of its interval, {low:.2f}, were above "
+        f"{yes:g}, and a no if the upper end, {high:.2f}, were below {no:g}."
     )
 
 
@@ -80,9 +82,9 @@ def _rungs_distance(one: Mapping, rules: Rules) -> str:
         return _distance(f"{_NAMES['elsewhere']}, by its nearest rung, {nearest['name']},", nearest, bounds)
     low, high = weakest["ci95"][0], strongest["ci95"][1]
     return (
-        f"{_NAMES['elsewhere']} is partial: all {len(counted)} rungs that count must agree. A yes lacks "
-        f"{rules.learns_yes - low:.2f} at the lower end of {weakest['name']}, {low:.2f}; a no lacks "
-        f"{high - rules.learns_no:.2f} at the upper end of {strongest['name']}, {high:.2f}."
+        f"{_NAMES['elsewhere']} is partial: all {len(counted)} rungs that count must agree. It would be a yes if every "
+        f"lower end were above {rules.learns_yes:g} (the lowest is {low:.2f}, of {weakest['name']}), and a no if every "
+        f"upper end were below {rules.learns_no:g} (the highest is {high:.2f}, of {strongest['name']})."
     )
 
 

@@ -72,6 +72,8 @@ def growth_entry(
     """PROCESS and, with `own_start` and the entry of NOW at the same fork, LATER."""
     rules = experiment.rules
     needed = ("imitator", "learner", "learner_held") if own_start else ("imitator", "learner")
+    last_step = cell.fork_step + experiment.evaluation.later_steps
+    task_grows = own_start and grows(experiment.environment, cell.fork_step, last_step)
     if absent := metrics.missing_arms(cell, *needed):
         reason = f"arm not run: {', '.join(absent)}"
         return {
@@ -85,8 +87,7 @@ def growth_entry(
         generator_of(experiment, cell),
         now_steps=experiment.evaluation.now_steps,
         own_start=own_start,
-        is_open_ended=own_start
-        and grows(experiment.environment, cell.fork_step, cell.fork_step + experiment.evaluation.later_steps),
+        is_open_ended=task_grows,
     )
     interval = found.ratio.interval(rules.confidence)
     answer, reason = learns_answer(interval, rules), _few(found.ratio)
@@ -119,7 +120,10 @@ def growth_entry(
         "occupancy_distance": figure(found.occupancy_distance, rules),
         **(
             {
+                "task_grows": task_grows,
                 "same_window": figure(found.same_window_ratio, rules),
+                "from_held": figure(found.from_held_ratio, rules),
+                "window_from_held": figure(found.window_from_held_ratio, rules),
                 "exceeds_its_data": _exceeds_its_data(experiment, cell),
             }
             if own_start
@@ -135,6 +139,8 @@ def _growth_void(
 ) -> tuple[str | None, str | None]:
     """Whose weakness leaves growth void, and how; the learner's first: the ratio at NOW is noise where it has none."""
     if not found.learner_gain >= rules.min_learner_gain:
+        if math.isnan(found.learner_gain):
+            return "learner", "the learner itself ends no higher than random: it has no range"
         gain = f"{found.learner_gain:.0%} of its range, under {rules.min_learner_gain:.0%}"
         return "learner", f"the learner itself gains {gain}"
     if now is None:

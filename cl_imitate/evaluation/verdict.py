@@ -9,13 +9,13 @@ import numpy as np
 
 from cl_imitate import load_config
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation import answers, convergence, wording
+from cl_imitate.evaluation import answers, convergence, lead, wording
 from cl_imitate.evaluation.gate import gate_of
 from cl_imitate.evaluation.results import Cell
 
 SCHEMA = 1
 
-COLUMNS = ("question", "the post predicts", "measured", "estimate [95% interval]", "what it means")
+COLUMNS = ("question", "measured", "estimate [95% interval]", "the essay predicts", "what it means")
 
 
 def decide(
@@ -56,7 +56,7 @@ def decide(
             "schema": SCHEMA,
             "fingerprint": fingerprint,
             "void": void,
-            "summary": wording.summary(questions, experiment.rules, void),
+            "summary": lead.summary(questions, experiment.rules, void, controls),
             "not_run": wording.not_run(experiment, controls or {}),
             "controls": dict(controls or {}),
             "gate": gate,
@@ -81,9 +81,9 @@ def rows(verdict: Mapping) -> list[tuple[str, ...]]:
     return [
         (
             one["question"],
-            one["predicted"],
             _measured(one),
             wording.number(one["estimate"], one["ci95"]),
+            one["predicted"],
             one["meaning"],
         )
         for one in verdict["questions"].values()

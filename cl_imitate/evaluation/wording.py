@@ -13,9 +13,10 @@ QUESTIONS = {
     "later": "LATER: does it go on improving after the recording stopped, as the learner does?",
     "elsewhere": "ELSEWHERE: in a task never seen, is it terrible at first and an expert later?",
 }
+_GROWING = "LATER: does it keep up as the task grows after the recording stopped, as the learner does?"
 
 PREDICTED = {"now": "yes", "month": "yes", "process": "no", "later": "no", "elsewhere": "no"}
-"""What the post predicts."""
+"""What the essay predicts."""
 
 _CONTROLS = (
     (
@@ -62,18 +63,74 @@ _MEANING = {
     (
         "process",
         "partial",
-    ): "It is settled neither that it reaches half of what the learner gains over the span, nor "
-    "that it gains next to nothing.",
+    ): "It gains something over the span, but less than {half} of what the learner gains.",
+    (
+        "process",
+        "at most",
+    ): "It gains less than {half} of what the learner gains over the span; whether it gains more "
+    "than next to nothing is open.",
+    (
+        "process",
+        "at least",
+    ): "It gains more than next to nothing over the span; whether it reaches {half} of what the "
+    "learner gains is open.",
+    (
+        "process",
+        "unsettled",
+    ): "The interval leaves open both whether it reaches {half} of what the learner gains over "
+    "the span and whether it gains anything.",
     ("process", "no"): "It does not improve as the learner did, though every stage was in its training data.",
     ("process", "void"): "Cannot be asked here: see the reason.",
     ("later", "yes"): "Weights frozen, it goes on improving after its own NOW.",
+    ("later", "partial"): "It gains something, but less than {half} of what the learner goes on to gain.",
     (
         "later",
-        "partial",
-    ): "It is settled neither that it reaches half of what the learner goes on to gain, nor that it "
-    "gains next to nothing.",
+        "at most",
+    ): "It gains less than {half} of what the learner goes on to gain; whether it gains more than "
+    "next to nothing is open.",
+    (
+        "later",
+        "at least",
+    ): "It gains more than next to nothing; whether it reaches {half} of what the learner goes on "
+    "to gain is open.",
+    (
+        "later",
+        "unsettled",
+    ): "The interval leaves open both whether it reaches {half} of what the learner goes on to "
+    "gain and whether it gains anything.",
     ("later", "no"): "It stays where the recording stopped, or falls back, while the learner goes on.",
     ("later", "void"): "Cannot be asked at this fork: see the reason.",
+    (
+        "growing",
+        "yes",
+    ): "Weights frozen, it keeps up as the task grows: it has at least {half} of the learner's lead "
+    "over one that stopped learning.",
+    (
+        "growing",
+        "partial",
+    ): "It keeps up in part as the task grows: it has some, but less than {half}, of the learner's "
+    "lead over one that stopped learning.",
+    (
+        "growing",
+        "at most",
+    ): "As the task grows, it has less than {half} of the learner's lead over one that stopped "
+    "learning; whether more than next to nothing of it is open.",
+    (
+        "growing",
+        "at least",
+    ): "As the task grows, it has more than next to nothing of the learner's lead over one that "
+    "stopped learning; whether {half} of it is open.",
+    (
+        "growing",
+        "unsettled",
+    ): "The interval leaves open both whether it has {half} of the learner's lead over one that "
+    "stopped learning, as the task grows, and whether it has any.",
+    (
+        "growing",
+        "no",
+    ): "It does not keep up as the task grows: it ends where one that stopped learning does, or hardly "
+    "above, while the learner keeps up.",
+    ("growing", "void"): "Cannot be asked at this fork: see the reason.",
     (
         "elsewhere",
         "yes",
@@ -84,9 +141,39 @@ _MEANING = {
 }
 
 
-def meaning(question: str, answer: str) -> str:
-    """What an answer means."""
-    return _MEANING.get((question, answer), "Not measured in this run.")
+def meaning(question: str, one: Mapping, rules: Rules) -> str:
+    """What an entry's answer means: of a partial one, what its interval leaves open and no more."""
+    found = _MEANING.get((name_of_question(question, one), name_of_answer(question, one, rules)))
+    return found.format(half=share_of_yes(rules)) if found else "Not measured in this run."
+
+
+def question(name: str, one: Mapping) -> str:
+    """What is asked: LATER, in a task that grows, whether it keeps up."""
+    return _GROWING if name_of_question(name, one) == "growing" else QUESTIONS[name]
+
+
+def name_of_question(name: str, one: Mapping) -> str:
+    """Under which name words for an entry stand: LATER has words of its own where the task grows after the fork."""
+    return "growing" if name == "later" and one.get("task_grows") else name
+
+
+def name_of_answer(question: str, one: Mapping, rules: Rules) -> str:
+    """Under which name words for an answer stand: a partial one is named by which of yes and no its interval leaves
+    out: both ("partial"), yes ("at most"), no ("at least") or neither ("unsettled")."""
+    if one["answer"] != "partial" or question not in ("process", "later"):
+        return one["answer"]
+    is_no_no, is_no_yes = one["ci95"][0] > rules.learns_no, one["ci95"][1] < rules.learns_yes
+    return {
+        (True, True): "partial",
+        (False, True): "at most",
+        (True, False): "at least",
+        (False, False): "unsettled",
+    }[is_no_no, is_no_yes]
+
+
+def share_of_yes(rules: Rules) -> str:
+    """The share of the learner's gain that a yes needs, in words."""
+    return {0.5: "half"}.get(rules.learns_yes, f"{rules.learns_yes:g}")
 
 
 def rules_in_words(rules: Rules) -> dict[str, str]:
@@ -122,77 +209,6 @@ def rules_in_words(rules: Rules) -> dict[str, str]:
     }
 
 
-_SENTENCES = {
-    "now": {
-        "yes": "matches the learner as it is at the end of training",
-        "no": "does not match even the learner as it is at the end of training",
-        "undecided": "may or may not match the learner as it is at the end of training (undecided)",
-    },
-    "process": {
-        "yes": "reproduces the process by which the learner became so",
-        "partial": "reproduces in part the process by which the learner became so",
-        "at most": "reproduces in part, at most, the process by which the learner became so (not settled whether at "
-        "all)",
-        "at least": "reproduces in part, at least, the process by which the learner became so (not settled whether as "
-        "much of it as a yes needs, {learns_yes:g})",
-        "unsettled": "may or may not reproduce the process by which the learner became so (not settled)",
-        "no": "does not reproduce the process by which the learner became so",
-        "void": "cannot be tested here on the process by which the learner became so",
-    },
-    "later": {
-        "yes": "goes on improving after the recording stopped, as the learner does",
-        "partial": "goes on improving in part after the recording stopped",
-        "at most": "goes on improving in part, at most, after the recording stopped (not settled whether at all)",
-        "at least": "goes on improving in part, at least, after the recording stopped (not settled whether by as much "
-        "as a yes needs, {learns_yes:g})",
-        "unsettled": "may or may not go on improving after the recording stopped (not settled)",
-        "no": "does not go on improving after the recording stopped, while the learner does",
-        "void": "cannot be tested here on what comes after the recording stopped",
-    },
-    "elsewhere": {
-        "yes": "learns in every kind of new task that counts",
-        "no": "learns in none of the new tasks",
-        "void": "cannot be tested here on new tasks",
-    },
-}
-
-
-_OF_WHAT = {
-    "now": "of the learner's gain over random",
-    "process": "of the learner's improvement",
-    "later": "of the learner's further improvement",
-    "elsewhere": "of a fresh learner's gain, over all that count",
-}
-
-
-def summary(questions: Mapping[str, Mapping], rules: Rules, void: Sequence[str] = ()) -> str:
-    """Two sentences for the reader who reads nothing else: what was found, and how sure it is.
-
-    Of a void run: why it answers nothing, and what it measured all the same.
-    """
-    if void:
-        asked = {name: one for name, one in questions.items() if one["answer"] != "not run"}
-        found = ", ".join(f"{name.upper()} {one['answer']}{_figure(one)}" for name, one in asked.items())
-        measured = f"What it measured ({found}) stands for nothing" if found else "It measured nothing else"
-        return f"This run is void and answers nothing: {'; '.join(void)}. {measured} until that is mended."
-    answers = {name: one["answer"] for name, one in questions.items()}
-    clauses = {
-        name: texts.get(answers[name], f"was not asked about {name.upper()}")
-        for name, texts in _SENTENCES.items()
-    }
-    for name in ("process", "later"):
-        if answers[name] == "partial":
-            found = _SENTENCES[name][_settled(questions[name]["ci95"], rules)]
-            clauses[name] = found.format(learns_yes=rules.learns_yes)
-    if questions["now"].get("exceeds"):
-        clauses["now"] = "is better than the learner is at the end of training"
-    if answers["elsewhere"] == "partial":
-        clauses["elsewhere"] = _counted(questions["elsewhere"]["rungs"])
-    clauses = {name: _with_figure(clause, name, questions[name]) for name, clause in clauses.items()}
-    first, second = (_join(pair, answers, clauses) for pair in (("now", "process"), ("later", "elsewhere")))
-    return f"With its weights frozen, the imitator {first}. Beyond its training data, it {second}."
-
-
 def number(estimate: float | None, ci95: Sequence[float | None]) -> str:
     """`0.98 [0.95, 1.01]`; a dash for what was not measured."""
     if not is_known(estimate):
@@ -210,69 +226,3 @@ def ends_of(one: Mapping) -> tuple[float, float] | None:
     """Of an entry's interval; None where it has none, or where one end is not known."""
     low, high = one["ci95"]
     return (low, high) if is_known(low) and is_known(high) else None
-
-
-def _figure(one: Mapping) -> str:
-    return f" {number(one['estimate'], one['ci95'])}" if is_known(one["estimate"]) else ""
-
-
-def _with_figure(clause: str, name: str, one: Mapping) -> str:
-    """A clause with the figure that it rests on, or why there is none."""
-    said = f"{_figure(one)[1:]} {_OF_WHAT[name]}" if _figure(one) else ""
-    if one["answer"] == "void":
-        said = one.get("reason") or ""
-    if one["answer"] == "not run" or not said:
-        return clause
-    return f"{clause[:-1]}; {said})" if clause.endswith(")") else f"{clause} ({said})"
-
-
-def how_sure(verdict: Mapping) -> str:
-    """What the intervals are over, and whether the instrument was seen to see a yes."""
-    sizes = [one for one in verdict["questions"].values() if one.get("num_learners")]
-    sizes += [one for one in verdict["questions"]["elsewhere"].get("rungs", []) if one.get("num_learners")]
-    said = []
-    if sizes:
-        learners = _from_to([one["num_learners"] for one in sizes], "held-out learner")
-        seeds = _from_to([one["num_imitator_seeds"] for one in sizes], "imitator seed")
-        percent = f"{100 * verdict['rules']['confidence']:.4g}%"
-        alone = ", of which they say nothing" if seeds == "1 imitator seed" else ""
-        said.append(f"Brackets are {percent} intervals over {learners} and {seeds}{alone}.")
-    gate = verdict["gate"]
-    if gate["passed"]:
-        said.append(
-            "That a yes can be seen at all, the gate shows: "
-            f"{number(gate['imitator_gain'], gate['imitator_gain_ci95'])} of the learner's gain, "
-            f"{gate['required']['min_gain']:g} needed."
-        )
-    tried = [found["passed"] for found in verdict["controls"].values() if found.get("passed") is not None]
-    if tried:
-        said.append(f"Positive controls passed: {sum(tried)} of {len(tried)}.")
-    return " ".join(said)
-
-
-def _from_to(counts: Sequence[int], what: str) -> str:
-    few, many = min(counts), max(counts)
-    return f"{few if few == many else f'{few} to {many}'} {what}{'' if many == 1 else 's'}"
-
-
-def _settled(ci95: Sequence[float], rules: Rules) -> str:
-    """Of an interval that gives neither a yes nor a no: which of the two it leaves out, as `_SENTENCES` calls it."""
-    is_no_no, is_no_yes = ci95[0] > rules.learns_no, ci95[1] < rules.learns_yes
-    return {
-        (True, True): "partial",
-        (False, True): "at most",
-        (True, False): "at least",
-        (False, False): "unsettled",
-    }[is_no_no, is_no_yes]
-
-
-def _counted(rungs: Sequence[Mapping]) -> str:
-    """How many of the counted rungs from 2 up say what."""
-    found = [one["answer"] for one in rungs if one["counted"] and one["rung"] not in ("0", "1")]
-    part = f" (and in part, or not settled, in {found.count('partial')})" if "partial" in found else ""
-    return f"learns in {found.count('yes')} of {len(found)} new tasks that count{part}"
-
-
-def _join(pair: tuple[str, str], answers: Mapping[str, str], clauses: Mapping[str, str]) -> str:
-    same = (answers[pair[0]] == "yes") == (answers[pair[1]] == "yes")
-    return f"{clauses[pair[0]]}, {'and' if same else 'but'} it {clauses[pair[1]]}"

@@ -25,6 +25,7 @@ def draw_arm(axis: Axes, cell: Cell, arm: str, rules: Rules, **changes) -> float
     shown = np.isfinite(middle)
     if not shown.any():
         return np.nan
+    low, high = _within_reach(cell, low, middle, high)
     axis.fill_between(ages[shown], low[shown], high[shown], color=color, alpha=0.16, linewidth=0)
     label = changes.get("label", ARMS.get(arm, arm))
     if arm == "learner_held" and not shown[-1]:
@@ -42,6 +43,17 @@ def draw_arm(axis: Axes, cell: Cell, arm: str, rules: Rules, **changes) -> float
         markersize=4,
     )
     return float(middle[shown][-1])
+
+
+def _within_reach(
+    cell: Cell, low: np.ndarray, middle: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A band's ends, cut at the lowest return that was seen and at the optimum (unknown: at the highest seen): what
+    few seeds leave open beyond cannot be. Never inside the curve itself."""
+    seen = np.concatenate([cell.random_return, *(values.ravel() for values in cell.returns.values())])
+    seen, best = seen[np.isfinite(seen)], cell.optimal_return[np.isfinite(cell.optimal_return)]
+    top = float(statistics.iqm(best[None])) if best.size else seen.max()
+    return np.maximum(low, np.minimum(seen.min(), middle)), np.minimum(high, np.maximum(top, middle))
 
 
 def thinned(cell: Cell, arm: str) -> Cell:
@@ -79,6 +91,14 @@ def draw_bounds(axis: Axes, cell: Cell, *, name: bool = True, random: bool = Fal
         if np.isfinite(values).any() and (random or label != "random policy" or "random" not in cell.returns):
             height = float(statistics.iqm(values[np.isfinite(values)][None]))
             axis.axhline(height, color=color, linestyle=line, linewidth=1, label=label if name else None)
+
+
+def band_words(rules: Rules, over: str = "learners (and imitator seeds)") -> str:
+    """What lines and bands are, for a caption."""
+    return (
+        f"Lines are interquartile means over {over}; bands their {100 * rules.confidence:.4g}% intervals, pointwise, "
+        "cut at the optimum and at the panel's edge."
+    )
 
 
 def bootstrap_rng() -> np.random.Generator:

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+_SIZES = ((1e6, "M"), (1e3, "k"))
 _DPI = 170  # twice what a page shows, for sharp screens
 _LOOK = {
     "font.size": 10,
@@ -65,6 +66,7 @@ class Figure:
     alt: str
     png: bytes
     width: int  # pixels as shown: half of those drawn
+    narrow: bytes | None = None  # another PNG, for a narrow screen
 
 
 def draw_figure(
@@ -75,8 +77,20 @@ def draw_figure(
     draw: Callable[[Canvas], None],
     *,
     size: tuple[float, float],
+    draw_narrow: Callable[[Canvas], None] | None = None,
+    narrow_size: tuple[float, float] = (5.0, 9.0),
 ) -> Figure:
-    """What `draw` puts on a canvas of `size` (inches), in the look that all figures share."""
+    """What `draw` puts on a canvas of `size` (inches), in the look that all figures share.
+
+    `draw_narrow` draws the same for a narrow screen, on a canvas of `narrow_size`.
+    """
+    width = round(size[0] * 85)
+    png = _png(draw, size)
+    narrow = _png(draw_narrow, narrow_size) if draw_narrow else None
+    return Figure(name=name, title=title, caption=caption, alt=alt, png=png, width=width, narrow=narrow)
+
+
+def _png(draw: Callable[[Canvas], None], size: tuple[float, float]) -> bytes:
     look: Any = {**matplotlib.rcParamsDefault, **_LOOK, "backend": "agg"}
     with matplotlib.rc_context(look):
         canvas = Canvas(figsize=size)
@@ -84,15 +98,14 @@ def draw_figure(
         draw(canvas)
         buffer = io.BytesIO()
         canvas.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    width = round(size[0] * 85)
-    return Figure(name=name, title=title, caption=caption, alt=alt, png=buffer.getvalue(), width=width)
+    return buffer.getvalue()
 
 
 def steps(number: float | None) -> str:
     """1000000 -> 1M, 3200 -> 3.2k."""
     if number is None:
         return "–"
-    for size, letter in ((1e6, "M"), (1e3, "k")):
+    for size, letter in _SIZES:
         if abs(number) >= size:
             return f"{number / size:.4g}{letter}"
     return f"{number:.4g}"
@@ -101,8 +114,14 @@ def steps(number: float | None) -> str:
 def label_steps(axis: Axes, words: str) -> None:
     """Steps along the x axis, in short."""
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda number, _: steps(number)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda number, _: _tick(number, axis.get_xlim()[1])))
     axis.set_xlabel(words)
+
+
+def _tick(number: float, largest: float) -> str:
+    """A tick's steps, in the unit of the axis's largest: 0.9k beside 1.2k."""
+    size, letter = next(((size, letter) for size, letter in _SIZES if largest >= size), (1.0, ""))
+    return f"{number / size:.4g}{letter if number else ''}"
 
 
 def fill_panels(axes: Sequence[Axes] | np.ndarray) -> None:

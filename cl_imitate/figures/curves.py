@@ -7,7 +7,7 @@ import numpy as np
 from cl_imitate.config import Rules
 from cl_imitate.evaluation import metrics
 from cl_imitate.evaluation.results import ARMS, Cell
-from cl_imitate.figures.arms import draw_arm, draw_before, draw_bounds
+from cl_imitate.figures.arms import band_words, draw_arm, draw_before, draw_bounds
 from cl_imitate.figures.canvas import (
     STYLES,
     Canvas,
@@ -49,14 +49,19 @@ def curves(name: str, title: str, caption: str, cells: Sequence[Cell], rules: Ru
             if cell.start_step > 0:
                 axis.axvline(cell.start_step, color="#999999", linewidth=0.8)
         for row in range(lines):
-            axes[row * columns].set_ylabel("return an episode")
+            axes[row * columns].set_ylabel("return per episode")
         draw_legend(canvas, axes)
 
     arms = sorted({ARMS.get(arm, arm) for cell in cells for arm in cell.returns})
     panels = "; ".join(f"{panel_title(cell)}: {_ends(cell, rules)}" for cell in cells).replace("\n", ", ")
     alt = f"Return against age, {len(cells)} panels, arms: {', '.join(arms)}. Levels at the end: {panels}."
     return draw_figure(
-        name, title, caption, alt, draw, size=(12.4 if columns > 1 else 8.0, 3.1 * lines + 0.7)
+        name,
+        title,
+        f"{caption} {band_words(rules)}",
+        alt,
+        draw,
+        size=(12.4 if columns > 1 else 8.0, 3.1 * lines + 0.7),
     )
 
 

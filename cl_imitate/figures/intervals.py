@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 from cl_imitate.figures.canvas import ANSWER_INK
 
@@ -35,10 +36,15 @@ def draw_zones(axis: Axes, intervals: Sequence, low: float, high: float) -> floa
 
 
 def draw_interval(axis: Axes, row: float, value: float, interval: Sequence, color: str, marker: str) -> None:
-    """An estimate in its row; an end that is None is not drawn."""
-    ends = [value if end is None else end for end in interval]
+    """An estimate in its row; an end that is None is not drawn, and one beyond the axis's edge is an arrow there."""
+    left, right = axis.get_xlim()
+    ends = [min(max(value if end is None else end, left), right) for end in interval]
     axis.plot(ends, [row, row], color=color, linewidth=2, solid_capstyle="butt")
     axis.plot(value, row, marker, color=color, markersize=6)
+    low, high = (value if end is None else end for end in interval)
+    for is_cut, edge, arrow in ((low < left, left, CARETLEFT), (high > right, right, CARETRIGHT)):
+        if is_cut:
+            axis.plot(edge, row, marker=arrow, color=color, markersize=8, clip_on=False, zorder=5)
 
 
 def label_rows(axis: Axes, labels: Sequence[str], words: str) -> None:

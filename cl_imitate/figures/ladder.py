@@ -44,7 +44,8 @@ def ladder(rungs: Sequence[Mapping], rules: Rules) -> Figure | None:
         "ladder",
         "ELSEWHERE: the novelty ladder",
         "From an empty context, in tasks ever further from those of training. A rung counts only where the learner "
-        f"itself reaches {rules.elsewhere_min_learner_gain:g} of its range; others are grey, with the reason.",
+        f"itself reaches {rules.elsewhere_min_learner_gain:g} of its range; others are grey, with the reason. "
+        "An arrow: the interval goes on beyond the edge.",
         f"Share of the learner's gain that the imitator recovers, per rung. {alt}.",
         draw,
         size=(10.6, 0.55 * len(rungs) + 1.4),

@@ -35,12 +35,15 @@ def losses(found: Sequence[Mapping]) -> Figure | None:
 
     ends = "; ".join(
         f"context {one['context_steps']}, fork {one['fork_step']}: training "
-        f"{np.nanmean(np.atleast_2d(one['train_loss'])[:, -1]):.3f}, held-out "
-        f"{_last_loss(one):.3f}"
+        f"{np.nanmean(np.atleast_2d(one['train_loss'])[:, -1]):.2f}, held-out "
+        f"{_last_loss(one):.2f}"
         for one in found
     )
+    several = len({one["context_steps"] for one in found}) > 1
     gaps = [
-        f"{_last_loss(one) - one['floor']:.3f} (context {one['context_steps']})"
+        f"{_last_loss(one) - one['floor']:.2f} ("
+        + (f"context {one['context_steps']}, " if several else "")
+        + f"data up to step {steps(one['fork_step'])})"
         for one in found
         if one.get("floor") is not None
     ]

@@ -22,9 +22,7 @@ def parity(verdict: Mapping, rules: Rules) -> Figure | None:
     def draw(canvas: Canvas) -> None:
         axis = canvas.subplots()
         right = draw_zones(axis, [one["ci95"] for _, one in groups], rules.parity, rules.parity)
-        for row, (label, one) in enumerate(groups):
-            color = "#F0B796" if label.startswith("NOW") else "#F6D9C6" if "training" in label else "#E4E4E4"
-            axis.barh(row, one["ratio"], color=color, height=0.56)
+        for row, (_, one) in enumerate(groups):
             draw_interval(axis, row, one["ratio"], one["ci95"], IMITATOR, "o")
             axis.text(right, row, f"  {one['answer']}", va="center", clip_on=False)
         label_rows(axis, [label for label, _ in groups], "imitator's gain / held learner's gain")
@@ -33,8 +31,9 @@ def parity(verdict: Mapping, rules: Rules) -> Figure | None:
     return draw_figure(
         "parity",
         "NOW and MONTH: as good as the learner is?",
-        f"A point with its 95% interval wholly right of the line at {rules.parity:g} is a yes, wholly left of it a no.",
-        f"Bars of the imitator's share of the held learner's gain. {alt}.",
+        f"A point with its {100 * rules.confidence:.4g}% interval wholly right of the line at {rules.parity:g} is a "
+        "yes, wholly left of it a no. An arrow: the interval goes on beyond the edge.",
+        f"Points of the imitator's share of the held learner's gain. {alt}.",
         draw,
         size=(9.6, 0.42 * len(groups) + 1.1),
     )

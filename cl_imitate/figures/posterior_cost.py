@@ -7,6 +7,7 @@ import numpy as np
 
 from cl_imitate.figures.canvas import STYLES, Canvas, Figure, draw_figure
 
+_SAME = 0.1
 _PER_PLACE = ("#009E73", "#CC79A7")
 
 
@@ -22,14 +23,15 @@ def posterior_cost(control: Mapping[str, Any]) -> Figure | None:
     def draw(canvas: Canvas) -> None:
         for axis, (what, words) in zip(
             canvas.subplots(1, 2),
-            (("flops_per_step", "floating-point operations a step"), ("bytes", "bytes a stream")),
+            (("flops_per_step", "floating-point operations per step"), ("bytes", "bytes per stream")),
             strict=True,
         ):
-            for (name, one), color in zip(places.items(), _PER_PLACE, strict=False):
-                number = np.geomspace(1, 1e4, 60)
-                each = one[what]["posterior"] / one["num_hypotheses"]
-                axis.plot(number, number * each, color=color, label=f"posterior, {name}")
-                axis.plot(one["num_hypotheses"], one[what]["posterior"], "o", color=color)
+            number = np.geomspace(1, 1e4, 60)
+            for (names, each), color in zip(_lines(places, what), _PER_PLACE, strict=False):
+                axis.plot(number, number * each, color=color, label=f"posterior, {names}")
+            for (name, one), marker in zip(places.items(), "os", strict=False):
+                run = one["num_hypotheses"]
+                axis.plot(run, one[what]["posterior"], marker, color="#333333", label=f"run: {name} ({run})")
             last = list(places.values())[-1][what]
             for arm, key in (("learner", "learner"), ("imitator", "transformer")):
                 color, _ = STYLES[arm]
@@ -40,10 +42,27 @@ def posterior_cost(control: Mapping[str, Any]) -> Figure | None:
     meets = ", ".join(f"{name} {one['hypotheses_at_transformer_flops']:.3g}" for name, one in places.items())
     return draw_figure(
         "posterior_cost",
-        "What the huge ensemble costs",
+        "What the learner posterior costs (the essay's “huge ensemble”)",
         "Running K learners on one stream, which share its replay, beside one learner and the frozen imitator, by "
-        f"count of their products. The dots are what was run. Hypotheses for the operations of one imitator: {meets}.",
+        f"count of their products. The dark marks are what was run. Hypotheses for the operations of one "
+        f"imitator: {meets}.",
         f"Costs rise with the number of hypotheses; they meet the imitator's at {meets}.",
         draw,
         size=(10.4, 3.6),
     )
+
+
+def _lines(places: Mapping[str, Any], what: str) -> list[tuple[str, float]]:
+    """The cost of one hypothesis, by place; places in which it differs by less than a line's width are named
+    together."""
+    found: list[tuple[str, float]] = []
+    for name, one in places.items():
+        each = one[what]["posterior"] / one["num_hypotheses"]
+        same = next(
+            (number for number, (_, other) in enumerate(found) if abs(each / other - 1) < _SAME), None
+        )
+        if same is None:
+            found.append((name, each))
+        else:
+            found[same] = (f"{found[same][0]} and {name}", found[same][1])
+    return found

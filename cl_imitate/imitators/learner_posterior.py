@@ -1,4 +1,4 @@
-"""The learner posterior: the post's "huge ensemble of learning algorithms", made finite and actually run.
+"""The learner posterior: the essay's "huge ensemble of learning algorithms", made finite and actually run.
 
 Every hypothesis is a learner: a setting of its rates, a variant of its algorithm, and its hidden causes (the key of its
 initialisation and that of its replay). Each lives, off-policy, on the one visible stream that it is shown; each says
