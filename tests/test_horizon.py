@@ -232,6 +232,17 @@ def test_contexts_that_are_open_are_named_where_they_could_move_a_break():
     assert "not yet a yes at 128 (no, 0.01); no longer one was tried; 512 open" in said[1]
 
 
+def test_the_lead_counts_the_settings_that_break():
+    assert "from a longer one on it is, in all 3 settings." in findings.lead(grid())
+    two = [one for one in grid() if one.values["ring"] < 32]
+    assert "from a longer one on it is, in both settings." in findings.lead(two)
+    above = [one for one in two if one.values["ring"] > 8 or one.values["context"] > 32]
+    assert (
+        "it is, in 1 of 2 settings; every one that was tried suffices in 1 of 2 settings."
+        in findings.lead(above)
+    )
+
+
 def test_a_yes_below_a_no_is_told_and_not_that_no_context_suffices():
     found = [point(0.01, context=32), point(0.98, context=256), point(0.4, context=1024)]
     [need] = findings.needs(found)

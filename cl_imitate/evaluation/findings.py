@@ -49,7 +49,9 @@ def lead(points: Sequence[Point]) -> str:
 def _of(number: int, every: Sequence) -> str:
     if len(every) == 1:
         return "the one setting tried"
-    return f"all {number} settings" if number == len(every) else f"{number} of {len(every)} settings"
+    if number == len(every):
+        return "both settings" if number == 2 else f"all {number} settings"
+    return f"{number} of {len(every)} settings"
 
 
 class Need(NamedTuple):
