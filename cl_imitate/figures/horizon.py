@@ -106,7 +106,9 @@ def _draw_shares(axis: Axes, row: _Asked, inks: Mapping[str, str], rules: Rules)
     for places, some in _places(row):
         label = row.label(some[0])
         if some[0].values["memory"] == "transformer":
-            draw_line(axis, some, places, row.question, inks[label], label)
+            is_again = list(inks).index(label) >= len(canvas_lib.INKS)  # its colour is another line's too
+            style = _DASHES if is_again else "-"
+            draw_line(axis, some, places, row.question, inks[label], label, style)
             _draw_analytic(axis, some, places, row.question, inks[label])
         else:
             draw_mark(axis, places[0], some[0], row.question, inks[label], "D")
@@ -116,6 +118,7 @@ def _draw_shares(axis: Axes, row: _Asked, inks: Mapping[str, str], rules: Rules)
     _draw_contexts(axis, row)
 
 
+_DASHES = (0, (5, 1.5))
 _ANALYTIC = (
     ("window", ":", "perfect use of the window: dotted, in the colour of its line", GREY),
     ("ceiling", "--", "perfect knowledge at this epsilon", _CEILING_INK),
