@@ -1,9 +1,7 @@
 """A run's folder: the resolved config, the manifest, the stages done, and the metrics along the way."""
 
-import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import platform
 import shutil
@@ -19,6 +17,7 @@ import jax
 
 from cl_imitate import circumstances, processes
 from cl_imitate.attempt import Attempt
+from cl_imitate.disk_use import megabytes, num_bytes
 
 STAGES = ("simulate", "gate", "train", "evaluate", "control", "report")
 _ARTIFACTS = {
@@ -28,16 +27,6 @@ _ARTIFACTS = {
     "evaluate": ("evaluation", "resume/evaluate"),
     "control": ("controls", "resume/control"),
     "report": ("verdict.json", "report"),
-}
-PARTS = {
-    "histories": "histories",
-    "learners' snapshots": "checkpoints/learners",
-    "imitators": "checkpoints/imitators",
-    "imitators of lowest held-out loss": "checkpoints/best_imitators",
-    "evaluation": "evaluation",
-    "saves to go on from": "resume",
-    "gate (a run of its own)": "gate",
-    "report": "report",
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "tensorstore", "numpy")
 
@@ -312,30 +301,6 @@ def _circumstances() -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
-
-
-def num_bytes(path: pathlib.Path) -> int:
-    """What the files at or under a path hold; 0 if there is nothing."""
-    if path.is_file():
-        return path.stat().st_size
-    total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):  # a run under way removes what it no longer needs
-                total += os.stat(os.path.join(folder, name)).st_size
-    return total
-
-
-def disk_use(path: pathlib.Path) -> dict[str, int]:
-    """Bytes of each part of a run's folder, of what else is there, and of all of it."""
-    parts = {name: num_bytes(path / part) for name, part in PARTS.items()}
-    whole = num_bytes(path)
-    return {**parts, "everything else": whole - sum(parts.values()), "in all": whole}
-
-
-def megabytes(count: int) -> str:
-    """1234567 -> 1.2 MB."""
-    return f"{count / 1e6:,.1f} MB"
 
 
 def _sum(attempts: list[dict[str, Any]]) -> dict[str, Any]:

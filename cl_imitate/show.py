@@ -10,8 +10,9 @@ import rich.console
 import rich.markup
 import rich.table
 
+from cl_imitate.disk_use import disk_use, megabytes
 from cl_imitate.evaluation import verdict
-from cl_imitate.run_dir import STAGES, disk_use, megabytes
+from cl_imitate.run_dir import STAGES
 
 
 def show(path: pathlib.Path) -> None:

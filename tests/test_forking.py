@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from cl_imitate import checkpoint, cli, config, load_config, populations
+from cl_imitate.disk_use import num_bytes
 from cl_imitate.evaluation import frozen, results
 from cl_imitate.interruption import InterruptedRunError
 from cl_imitate.keeper import Schedule
-from cl_imitate.run_dir import num_bytes
 from cl_imitate.stages import forking
 from cl_imitate.stages.artifacts import load_history, load_snapshot, open_history, snapshot_path
 from cl_imitate.stages.corridor import STAGE_FUNCTIONS

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from cl_imitate import checkpoint, load_config, populations
+from cl_imitate.disk_use import disk_use
 from cl_imitate.evaluation import protocols, results
 from cl_imitate.evaluation.imitator_arms import frozen_name
 from cl_imitate.histories import store
 from cl_imitate.imitators.make import make_imitator
-from cl_imitate.run_dir import disk_use
 from cl_imitate.stages.artifacts import digests, imitator_keys, load_frozen
 from cl_imitate.stages.corridor import STAGE_FUNCTIONS, gate_stage, run_all
 from cl_imitate.stages.evaluating import evaluate_stage

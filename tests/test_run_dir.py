@@ -7,7 +7,8 @@ import time
 import pytest
 
 from cl_imitate import circumstances, load_config, run_dir
-from cl_imitate.run_dir import disk_use, open_run
+from cl_imitate.disk_use import disk_use
+from cl_imitate.run_dir import open_run
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path):
