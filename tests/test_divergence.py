@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cl_imitate.evaluation import divergence
-from cl_imitate.evaluation.closed_loop import Prompt
+from cl_imitate.evaluation.prompts import Prompt
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.embedding import empty_tokens
 from tests.ensembles import group

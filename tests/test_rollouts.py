@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cl_imitate import keys, load_config, populations, simulate
-from cl_imitate.evaluation import rollouts
-from cl_imitate.evaluation.closed_loop import Frozen, Members, empty_memory, read_prompt, start
+from cl_imitate.evaluation import prompts, rollouts
+from cl_imitate.evaluation.closed_loop import Frozen, Members, start
 from cl_imitate.evaluation.imitator_arms import imitator_arms
 from cl_imitate.evaluation.learner_arms import learner_arm, learner_arms, transplanted
 from cl_imitate.evaluation.protocols import Protocol, protocols
@@ -208,7 +208,9 @@ def test_an_imitator_without_a_window_is_prompted_with_the_whole_history(kind):
     prompt = prompt_for(frozen, scene(), START)
     assert len(prompt.earlier) == 2
     num = prompt.is_there.shape[0]
-    read = functools.partial(read_prompt, params, empty_memory(imitator, SEEDS, num), imitator=imitator)
+    read = functools.partial(
+        prompts.read, params, prompts.empty_memory(imitator, SEEDS, num), imitator=imitator
+    )
     at_once = read(make_prompt(scene(), START, length=START))
     for one, other in zip(jax.tree.leaves(read(prompt)), jax.tree.leaves(at_once), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

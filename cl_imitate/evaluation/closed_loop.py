@@ -17,7 +17,9 @@ from jax.sharding import Mesh, PartitionSpec
 from cl_imitate import causes as causes_lib
 from cl_imitate import keys, sharding
 from cl_imitate.envs.base import Env
+from cl_imitate.evaluation import prompts
 from cl_imitate.evaluation import summary as summary_lib
+from cl_imitate.evaluation.prompts import Prompt
 from cl_imitate.evaluation.summary import Summary
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.types import Causes, Spec, StepTokens
@@ -71,33 +73,11 @@ class Record:
     )
 
 
-def memory_axes(memory: Any) -> Any:
-    """Of the memories of members: scalars are shared."""
-    return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, memory)
-
-
 def _specs(tree: Any) -> Any:
     """[M, E, ...] leaves are split over E; scalars are whole."""
     return jax.tree.map(
         lambda leaf: PartitionSpec(None, sharding.ENSEMBLE) if leaf.ndim > 1 else PartitionSpec(), tree
     )
-
-
-@struct.dataclass(kw_only=True)
-class Prompt:
-    """The last P steps before an arm starts, up to an episode's end."""
-
-    tokens: StepTokens  # [E, P]
-    is_there: jax.Array  # bool [E, P]: False on the left where there were fewer
-    last_action: jax.Array  # int32 [E]
-    last_reward: jax.Array  # float32 [E]
-    earlier: tuple[tuple[StepTokens, jax.Array], ...] = ()
-    """Tokens and `is_there` of the steps before these, oldest first: for a memory that has no window."""
-
-    @property
-    def is_empty(self) -> jax.Array:
-        """bool [E]: no episode had ended, so that there is nothing to read."""
-        return ~self.is_there.any(axis=1)
 
 
 def start(
@@ -121,11 +101,11 @@ def start(
     def spread(leaf):
         return jnp.broadcast_to(leaf[None], (num_members, *leaf.shape))
 
-    memory = empty_memory(imitator, num_members, num_envs)
+    memory = prompts.empty_memory(imitator, num_members, num_envs)
     is_empty = jnp.ones(num_envs, bool)
     last_action, last_reward = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32)
     if prompt is not None:
-        memory = read_prompt(members.params, memory, prompt, imitator=imitator)
+        memory = prompts.read(members.params, memory, prompt, imitator=imitator)
         is_empty = prompt.is_empty
         last_action = jnp.where(is_empty, last_action, prompt.last_action)
         last_reward = jnp.where(is_empty, last_reward, prompt.last_reward)
@@ -142,27 +122,6 @@ def start(
             (num_members, num_envs), num_blocks=num_blocks, num_places=summary_lib.num_places(spec)
         ),
     )
-
-
-def empty_memory(imitator: Imitator, num_members: int, num_envs: int) -> Any:
-    """[M, E, ...], scalars shared."""
-    return jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (num_members, *leaf.shape)) if leaf.ndim else leaf,
-        imitator.init_memory(num_envs),
-    )
-
-
-def read_prompt(params: Any, memory: Any, prompt: Prompt, *, imitator: Imitator) -> Any:
-    """The memories of all members, [M, E, ...] (scalars shared), after one prompt."""
-    for tokens, is_there in (*prompt.earlier, (prompt.tokens, prompt.is_there)):
-        memory = _read_piece(params, memory, tokens, is_there, imitator=imitator)
-    return memory
-
-
-@functools.partial(jax.jit, static_argnames=("imitator",))
-def _read_piece(params, memory, tokens, is_there, *, imitator: Imitator):
-    axes = memory_axes(memory)
-    return jax.vmap(imitator.prompt, (0, axes, None, None), axes)(params, memory, tokens, is_there)
 
 
 Judge = Callable[[Any, jax.Array], jax.Array]
@@ -218,7 +177,7 @@ def _look(
     """What the members remember, less what they forget at an episode's end, and the step that they see [M, E]."""
     wipes = jnp.broadcast_to(members.wipes[:, None], rollout.prev_done.shape)
     masks = jnp.broadcast_to(members.masks[:, None], rollout.prev_done.shape)
-    axes = memory_axes(rollout.memory)
+    axes = prompts.memory_axes(rollout.memory)
     memory = jax.vmap(imitator.forget, (axes, 0), axes)(rollout.memory, (wipes | masks) & rollout.prev_done)
     is_begin = rollout.is_begin | (wipes & rollout.prev_done)
     tokens = StepTokens(
@@ -252,7 +211,7 @@ def _step(
     whole_record,
 ):
     memory, tokens = _look(rollout, members, act_keys, age, epsilon, causes, imitator)
-    axes = memory_axes(memory)
+    axes = prompts.memory_axes(memory)
     logits, memory = jax.vmap(imitator.act, (0, axes, 0), (0, axes))(members.params, memory, tokens)
 
     def choose(key, logits, is_argmax):
@@ -335,7 +294,7 @@ def run_block(
     """
 
     def block(rollout, members, act_keys, env_keys, env_params, age, learners, epsilon, causes):
-        axes = memory_axes(rollout.memory)
+        axes = prompts.memory_axes(rollout.memory)
         memory = jax.vmap(imitator.begin_block, (0, axes), axes)(members.params, rollout.memory)
         body = functools.partial(
             _step,

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_imitate.evaluation import closed_loop
-from cl_imitate.evaluation.closed_loop import Prompt
+from cl_imitate.evaluation import prompts
+from cl_imitate.evaluation.prompts import Prompt
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.learners.dqn import DQN, DQNHyperparams
 from cl_imitate.types import History, StepTokens
@@ -72,8 +72,8 @@ def forced_over(
 def _begin(imitator: Imitator, params: Any, prompt: Prompt) -> Any:
     """Seeds' memories after the prompt."""
     num_seeds = jax.tree.leaves(params)[0].shape[0]
-    memory = closed_loop.empty_memory(imitator, num_seeds, prompt.is_there.shape[0])
-    return closed_loop.read_prompt(params, memory, prompt, imitator=imitator)
+    memory = prompts.empty_memory(imitator, num_seeds, prompt.is_there.shape[0])
+    return prompts.read(params, memory, prompt, imitator=imitator)
 
 
 @functools.partial(jax.jit, static_argnames=("imitator",))
@@ -88,7 +88,7 @@ def _forced_block(params, memory, tokens, *, imitator: Imitator):
         memory, log_probs = jax.lax.scan(read, imitator.begin_block(params, memory), tokens)
         return jnp.swapaxes(log_probs, 0, 1), memory
 
-    axes = closed_loop.memory_axes(memory)
+    axes = prompts.memory_axes(memory)
     return jax.vmap(one, (0, axes), (0, axes))(params, memory)
 
 

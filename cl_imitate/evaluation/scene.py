@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import compiling, config, keys, simulate, visibility
-from cl_imitate.evaluation.closed_loop import Frozen, Prompt
+from cl_imitate.evaluation.closed_loop import Frozen
+from cl_imitate.evaluation.prompts import Prompt
 from cl_imitate.evaluation.protocols import Protocol
 from cl_imitate.histories import contexts
 from cl_imitate.learners import dqn as dqn_lib
