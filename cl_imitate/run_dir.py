@@ -44,9 +44,10 @@ class RunDir:
         return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
 
     def is_done(self, stage: str) -> bool:
-        """Whether a stage has finished in this folder; of the last one, whether its verdict is there too."""
-        is_there = stage != "report" or (self.path / "verdict.json").exists()
-        return is_there and stage in self.manifest["stages"]
+        """Whether a stage has finished in this folder; of the last one and of the gate, whether what it left is there
+        too."""
+        left = {"report": "verdict.json", "gate": "gate"}.get(stage, "")
+        return (self.path / left).exists() and stage in self.manifest["stages"]
 
     def require(self, stage: str) -> None:
         """Raises ValueError where an earlier stage has not finished."""
@@ -71,6 +72,11 @@ class RunDir:
     def _forget(self, stage: str) -> None:
         for artifact in _ARTIFACTS["report"]:
             _remove(self.path / artifact)
+        gate, removing = self.path / "gate", self.path / "gate.removing"
+        shutil.rmtree(removing, ignore_errors=True)
+        if stage in ("simulate", "gate") and gate.exists():
+            # First, and at once: after a kill nobody may take it, or half of it, for a gate that is done.
+            gate.rename(removing)
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
@@ -78,12 +84,7 @@ class RunDir:
             _drop_continued(manifest, name)
             shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         write_json(self.path / "manifest.json", manifest)
-        gate, removing = self.path / "gate", self.path / "gate.removing"
-        if stage in ("simulate", "gate") and gate.exists():
-            # Nobody may take half of it for a gate: neither a point that would copy it, nor this one after a kill.
-            shutil.rmtree(removing, ignore_errors=True)
-            gate.rename(removing)
-            shutil.rmtree(removing, ignore_errors=True)
+        shutil.rmtree(removing, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ import pytest
 
 from cl_imitate.evaluation import divergence
 from cl_imitate.evaluation.prompts import Prompt
+from cl_imitate.histories import contexts
 from cl_imitate.imitators.base import Imitator
 from cl_imitate.imitators.embedding import empty_tokens
 from tests.ensembles import group
@@ -86,10 +87,23 @@ def test_an_imitator_that_is_the_learner_s_policy_diverges_by_nothing(held):
 
 def test_what_is_read_is_the_held_learner_s_own_stream(held):
     _, history, prompt = held
-    tokens = divergence.held_tokens(jax.tree.map(jnp.asarray, history), prompt)
+    tokens = divergence.held_tokens(jax.tree.map(jnp.asarray, history), prompt, num_actions=3)
     np.testing.assert_array_equal(tokens.obs, history.obs.T)
     np.testing.assert_array_equal(tokens.prev_action[0], prompt.last_action)
     np.testing.assert_array_equal(tokens.prev_action[1:], history.action[:, :-1].T)
     np.testing.assert_array_equal(tokens.prev_reward[1:], history.reward[:, :-1].T)
     assert tokens.prev_done[0].all()
     np.testing.assert_array_equal(tokens.prev_done[1:], history.truncated[:, :-1].T)
+
+
+def test_who_was_prompted_with_nothing_begins_as_a_window_of_training_does(held):
+    _, history, prompt = held
+    history = jax.tree.map(jnp.asarray, history)
+    empty = prompt.replace(is_there=prompt.is_there.at[0].set(False))
+    tokens = divergence.held_tokens(history, empty, num_actions=3)
+    expected, _, _ = contexts.window(
+        history, jnp.int32(0), jnp.int32(0), length=8, end=jnp.int32(8), num_actions=3
+    )
+    for name in ("obs", "prev_action", "prev_reward", "prev_done", "is_begin"):
+        np.testing.assert_array_equal(getattr(tokens, name)[:8, 0], getattr(expected, name), err_msg=name)
+    assert not tokens.is_begin[:, 1:].any()

@@ -91,6 +91,17 @@ def test_how_many_recorded_lives_had_come_to_where_learners_come_later_is_told(s
     nobody = novelty.answer(study.experiment, {**made, "recorded_last": np.full((1, num), 8.9)})
     assert nobody["shown"]["estimate"] == 0.0
     assert "No recorded life" in nobody["meaning"]
+    unended = np.full_like(made["learner_returns"], np.nan)  # but one learner, which ended episodes
+    unended[:, 0] = 10.0
+    assert novelty.answer(study.experiment, {**made, "learner_returns": unended})["shown"] == told["shown"]
+    for unknown in (
+        {"learner_returns": np.full_like(unended, np.nan)},
+        {"recorded_first": np.full((1, num), np.nan)},
+        {"recorded_first": np.full((1, num), 11.0)},  # they fall
+    ):
+        unsaid = novelty.answer(study.experiment, {**made, **unknown})
+        assert np.isnan(unsaid["shown"]["estimate"])
+        assert "recorded li" not in unsaid["meaning"]
 
 
 def test_the_recorded_levels_are_those_of_the_last_steps_before_the_fork(study):
@@ -114,6 +125,8 @@ def test_where_the_learner_does_nothing_new_the_control_says_that_there_is_nothi
     nothing = {"share": np.zeros((1, 4, 4)), "distinct": np.zeros((1, 4), int)}
     arrays = {f"{arm}_{name}": values for arm in ("learner", "imitator") for name, values in nothing.items()}
     arrays |= {"task": np.arange(4), "num_known": np.array(80), "num_possible": np.array(80)}
+    arrays |= {"learner_returns": np.ones((1, 4, 4)), "recorded_task": np.arange(4)}
+    arrays |= {f"recorded_{when}": np.ones((1, 4)) for when in ("first", "last")}
     found = novelty.answer(study.experiment, arrays)
     assert found["void"]
     assert "nothing new" in found["meaning"]

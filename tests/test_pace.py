@@ -100,6 +100,8 @@ def arrays(imitator: list[float], learner: list[float], noise: float = 0.3) -> d
 def test_the_slope_says_whether_it_follows(imitator, learner, slope, meaning):
     found = pace.CONTROL.answer(synthetic.experiment(), arrays(imitator, learner))
     assert meaning in found["meaning"]
+    still = pace.CONTROL.answer(synthetic.experiment(), arrays(imitator, learner) | {"way": np.array(-10.0)})
+    assert "nothing to follow" in still["meaning"]
     if slope is None:
         assert np.isnan(found["estimate"])
     else:

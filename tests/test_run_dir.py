@@ -204,6 +204,8 @@ def with_every_stage_done(path: pathlib.Path) -> run_dir.RunDir:
     run = open_run(path, fingerprint="a", config_text="")
     for name in run_dir.STAGES:
         with run.stage(name):
+            if name == "gate":
+                (run.path / "gate").mkdir()
             if name == "report":
                 (run.path / "report").mkdir()
                 (run.path / "report" / "index.html").write_text("of the old weights")
@@ -245,9 +247,21 @@ def test_a_kill_while_forgetting_leaves_no_verdict_that_is_stale_and_none_that_s
     assert run.is_done("train")  # nothing was forgotten yet: the old weights are still those that are there
 
 
+def test_a_kill_right_after_a_gate_is_put_away_leaves_none_that_counts_as_done(tmp_path, monkeypatch):
+    run = with_every_stage_done(tmp_path / "r")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_dir, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.forget("gate")
+    assert not run.is_done("gate")
+
+
 def test_a_kill_while_a_gate_is_removed_leaves_none_by_word_or_by_file(tmp_path, monkeypatch):
     run = with_every_stage_done(tmp_path / "r")
-    (run.path / "gate").mkdir()
 
     def killed(path, ignore_errors=False):
         if path.name.startswith("gate") and path.exists():

@@ -18,7 +18,7 @@ from cl_imitate.learners.dqn import DQN, DQNHyperparams
 from cl_imitate.types import History, StepTokens
 
 
-def held_tokens(held: History, prompt: Prompt) -> StepTokens:
+def held_tokens(held: History, prompt: Prompt, *, num_actions: int) -> StepTokens:
     """Tokens [T, n] of a held learner's steps [n, T]; the step before ended an episode, or there is none."""
 
     def after(first, values):
@@ -28,7 +28,9 @@ def held_tokens(held: History, prompt: Prompt) -> StepTokens:
     num_learners, num_steps = held.action.shape
     return StepTokens(
         obs=jnp.swapaxes(held.obs, 0, 1),
-        prev_action=after(jnp.where(prompt.is_empty, 0, prompt.last_action), held.action.astype(jnp.int32)),
+        prev_action=after(
+            jnp.where(prompt.is_empty, num_actions, prompt.last_action), held.action.astype(jnp.int32)
+        ),
         prev_reward=after(
             jnp.where(prompt.is_empty, 0.0, prompt.last_reward), held.reward.astype(jnp.float32)
         ),
@@ -59,7 +61,10 @@ def forced_over(
 
     The memory is read anew at every block, as when the imitators act.
     """
-    tokens, size = held_tokens(jax.tree.map(jnp.asarray, history), prompt), imitator.block_steps
+    tokens, size = (
+        held_tokens(jax.tree.map(jnp.asarray, history), prompt, num_actions=imitator.num_actions),
+        imitator.block_steps,
+    )
     memory, found = _begin(imitator, params, prompt), []
     for first in range(0, int(wanted[-1]) + 1, size):
         block = jax.tree.map(lambda x, at=first: x[at : at + size], tokens)
@@ -111,7 +116,7 @@ def teacher_forced(
     """
     num_steps = min(imitator.block_steps, held.action.shape[1])
     held = jax.tree.map(lambda x: jnp.asarray(x[:, :num_steps]), held)
-    tokens = held_tokens(held, prompt)
+    tokens = held_tokens(held, prompt, num_actions=imitator.num_actions)
     log_probs, _ = _forced_block(params, _begin(imitator, params, prompt), tokens, imitator=imitator)
     policy = policies(learner, rates, held.obs, step, dqn=dqn)
     taken = jax.nn.one_hot(held.action, policy.shape[-1])

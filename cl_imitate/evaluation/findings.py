@@ -42,7 +42,8 @@ def lead(points: Sequence[Point]) -> str:
         f"none that was tried suffices in {_of(below, found)}" * bool(below),
         f"a yes is not borne out by longer ones in {_of(broken, found)}" * bool(broken),
     ]
-    turns = "The answer turns on its context" if between else "By its context"
+    is_seen = between and moved(points, "context").num_changed
+    turns = "The answer turns on its context" if is_seen else "By its context"
     return f"{_ASKED} {turns}: {'; '.join(filter(None, told))}."
 
 
@@ -190,7 +191,8 @@ def slope_told(line: Line) -> str:
 
 def _cut_short_sentences(points: Sequence[Point]) -> list[str]:
     """Whose PROCESS is over a part of a learning, and counts nowhere."""
-    cut = [one for one in horizon.one_each(points, "process")[0] if one.is_cut_short]
+    each_once = horizon.one_each(points, "process")[0]
+    cut = [one for one in each_once if one.is_cut_short]
     if not cut:
         return []
     spans: dict[int, list[float]] = {}
@@ -201,7 +203,7 @@ def _cut_short_sentences(points: Sequence[Point]) -> list[str]:
         for span, taus in spans.items()
     )
     return [
-        f"PROCESS of {len(cut)} of {len(points)} points is left out of what is said here and of the figures: their "
+        f"PROCESS of {len(cut)} of {len(each_once)} points is left out of what is said here and of the figures: their "
         f"recording ends before the learning does ({each}). Where half of a gain takes more than half of the "
         "recording, the learner has reached no plateau."
     ]
@@ -244,16 +246,17 @@ def _moved_sentence(points: Sequence[Point], axis: str) -> str | None:
 def _does(found: Moved) -> str:
     """That nothing was seen is no finding that nothing is there: for this, intervals must leave no room for it."""
     if found.num_changed:
-        return f"moves the answer ({found.num_changed} of {found.num_chains} comparisons)"
+        return f"moves the answer ({found.num_changed} of {_comparisons(found.num_chains)})"
     if found.num_equal == found.num_chains:
-        return (
-            f"does not move the share by {NO_CHANGE:g} ({found.num_chains} "
-            f"comparison{'s' if found.num_chains > 1 else ''})"
-        )
+        return f"does not move the share by {NO_CHANGE:g} ({_comparisons(found.num_chains)})"
     return (
-        f"is not seen to move the answer (0 of {found.num_chains} comparisons; intervals leave room for no change by "
-        f"{NO_CHANGE:g} in {found.num_equal})"
+        f"is not seen to move the answer (0 of {_comparisons(found.num_chains)}; intervals leave room for no change "
+        f"by {NO_CHANGE:g} in {found.num_equal})"
     )
+
+
+def _comparisons(num: int) -> str:
+    return f"{num} comparison{'s' if num != 1 else ''}"
 
 
 def _recurrent_sentences(points: Sequence[Point]) -> list[str]:

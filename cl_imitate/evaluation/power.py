@@ -41,7 +41,7 @@ configs/visibility.toml on the first run's learners: 0.13 to 0.17; 0.013 to 0.04
 0.11; these runs' intervals had 0.10, 0.06 and 0.16.
 
 Those imitators hardly go on improving (0.12 to 0.15), so LATER's is the spread of a plain no, whose bound is the nearer
-one. One that improves is further from its bound: the learner posterior had 0.96 [0.90, 1.07].
+one. One that improves is further from its bound: the learner posterior had 0.90 [0.87, 0.95].
 """
 
 

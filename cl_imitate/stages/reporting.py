@@ -32,7 +32,7 @@ def report_stage(run: Run) -> dict[str, Any]:
             return {}
         cells = results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=fingerprint)
         manifest = run.folder.manifest
-        losses = json.loads((run.path / "losses.json").read_text())
+        losses = json.loads((run.path / "losses.json").read_text(encoding="utf-8"))
         manifest.pop("attempts")  # this stage's own, which is under way
         stages = manifest["stages"]
         decided = verdict.decide(

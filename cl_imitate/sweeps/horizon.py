@@ -54,7 +54,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     page = horizon_page.render(points, shown, others, sources=sources, rules=rules, out=out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "horizon.csv").write_text(to_csv(points))
+        (out / "horizon.csv").write_text(to_csv(points), encoding="utf-8")
         for one in shown:
             (out / f"{one.name}.png").write_bytes(one.png)
         (out / "index.html").write_text(page, encoding="utf-8")

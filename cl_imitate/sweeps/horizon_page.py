@@ -69,7 +69,7 @@ def source(path: pathlib.Path, folders: Sequence[pathlib.Path]) -> Source:
 
 def _run_source(folder: pathlib.Path) -> RunSource:
     manifest = folder / "manifest.json"
-    told = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    told = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     return RunSource(
         path=folder,
         fingerprint=told.get("fingerprint")
@@ -118,7 +118,7 @@ def _questions(sources: Sequence[Source]) -> list[Mapping[str, Any]]:
     first = next((run for one in sources for run in one.done), None)
     if first is None:
         return []
-    decided = json.loads((first.path / "verdict.json").read_text())["questions"]
+    decided = json.loads((first.path / "verdict.json").read_text(encoding="utf-8"))["questions"]
     return [decided[name] for name in ("process", "later") if name in decided]
 
 

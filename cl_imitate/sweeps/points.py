@@ -41,7 +41,7 @@ def read(path: pathlib.Path) -> list[Point]:
     """
     experiment = load_config.load(path / "config.toml")
     try:
-        decided = json.loads((path / "verdict.json").read_text())
+        decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
         points = list(_points(experiment, decided, path.name))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(

@@ -21,7 +21,7 @@ import numpy as np
 
 from cl_imitate import simulate, statistics
 from cl_imitate.config import Experiment
-from cl_imitate.evaluation import returns
+from cl_imitate.evaluation import metrics, returns
 from cl_imitate.evaluation.closed_loop import Record
 from cl_imitate.evaluation.controls.scenes import later_scene, rows
 from cl_imitate.evaluation.controls.study import Arrays, Control, Study
@@ -185,15 +185,17 @@ def _recorded_levels(study: Study) -> Arrays:
 
 def _shown(experiment: Experiment, arrays: Arrays) -> statistics.Estimate:
     """The share of the recorded lives that had come, before the fork, to where learners come after it: to within
-    `rules.departure_margin` of their whole way. Nothing where that was not measured."""
-    if "recorded_last" not in arrays:
-        return statistics.nothing()
+    `rules.departure_margin` of their whole way. Nothing where they make none, or where no episode tells."""
     rules, earned = experiment.rules, arrays["learner_returns"]
     blocks = max(1, round(rules.reference_fraction * earned.shape[-1]))
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of learners that ended no episode there
-        end = float(statistics.iqm(np.nanmean(earned[..., -blocks:], axis=-1)))
-    start = float(np.nanmean(arrays["recorded_first"]))
+        ends = np.nanmean(earned[..., -blocks:], axis=-1)
+    end, start = (
+        float(metrics.value_of(statistics.iqm, levels)) for levels in (ends, arrays["recorded_first"])
+    )
+    if not end > start:
+        return statistics.nothing()
     last, level = arrays["recorded_last"], end - rules.departure_margin * (end - start)
     return statistics.estimate(
         lambda values: values.mean(axis=(-2, -1)),
@@ -207,11 +209,11 @@ def _shown(experiment: Experiment, arrays: Arrays) -> statistics.Estimate:
 def _shown_in_words(shown: statistics.Estimate) -> str:
     if not np.isfinite(shown.value):
         return ""
+    if not shown.value > 0:
+        return " No recorded life had come by the fork to where learners come after it: nobody was shown it."
     return (
-        f" Of the recorded lives, {shown.value:.0%} had come by the fork to where learners come after it: as far as "
-        "these go, LATER is no question of what nobody was shown."
-        if shown.value > 0
-        else " No recorded life had come by the fork to where learners come after it."
+        f" Of the recorded lives, {100 * shown.value:.2g}% had come by the fork to where learners come after it: what "
+        "these did there was shown."
     )
 
 

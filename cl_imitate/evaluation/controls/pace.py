@@ -178,11 +178,6 @@ def slope(*arms: np.ndarray) -> np.ndarray:
 
 def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
     rules, factors = experiment.rules, experiment.controls.pace_factors
-    if "way" not in arrays:
-        raise ValueError(
-            "pace was measured by an earlier revision, which did not keep how far learners come. Make it again: "
-            "`cl-imitate control --again --run-dir RUN`"
-        )
     common = {"task": arrays["task"], "experiment": experiment}
     found = gains.estimate(slope, *arrays["imitator"], *arrays["learner"], label="pace", **common)
     slowest, fastest = int(np.argmin(factors)), int(np.argmax(factors))
@@ -193,7 +188,8 @@ def _answer(experiment: config.Experiment, arrays: Arrays) -> dict:
         label="pace of learners",
         **common,
     )
-    differ = gains.is_above(spread, rules.departure_margin * float(arrays["way"]), rules)
+    way = float(arrays["way"])
+    differ = way > 0 and gains.is_above(spread, rules.departure_margin * way, rules)
     none = {"estimate": np.nan, "ci95": (np.nan, np.nan)}
     by_factor = [
         {
