@@ -62,4 +62,7 @@ def test_programs_are_let_go_of_where_the_c_library_is_another(monkeypatch, erro
         raise error
 
     monkeypatch.setattr(compiling.ctypes, "CDLL", fail)
+    double = jax.jit(lambda x: 2 * x)
+    double(jnp.arange(3.0))
     compiling.release_programs()
+    assert double._cache_size() == 0

@@ -156,6 +156,7 @@ def test_where_there_are_no_locks_nobody_waits_for_ever(points, monkeypatch):
     monkeypatch.setattr(gates.filelock, "FileLock", filelock.SoftFileLock)
     with gates.turn(runs[0], sweep), gates.turn(runs[1], sweep):
         run_gate(runs[0])
+    assert runs[0].folder.is_done("gate")
 
 
 def test_another_seed_has_a_gate_of_its_own_and_so_has_who_began_it(points):

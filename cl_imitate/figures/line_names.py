@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.optimize
 from matplotlib.axes import Axes
 
 _SIZE = 9  # points
@@ -55,13 +56,7 @@ def spread(at: Sequence[float], size: float) -> np.ndarray:
         return np.zeros(0)
     gap = min(size, 1.0 / max(count - 1, 1))
     steps = gap * np.arange(count)
-    wanted = np.asarray(at) - steps
-    # Places less their steps must not fall: pool neighbours that would, each pool at its mean.
-    pools: list[list[float]] = []
-    for one in wanted:
-        pools.append([one])
-        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
-            last = pools.pop()
-            pools[-1] += last
-    fitted = np.concatenate([np.full(len(pool), np.mean(pool)) for pool in pools])
+    fitted = scipy.optimize.isotonic_regression(
+        np.asarray(at) - steps
+    ).x  # less their steps they must not fall
     return np.clip(fitted, 0.0, 1.0 - steps[-1]) + steps

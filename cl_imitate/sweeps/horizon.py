@@ -37,12 +37,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         )
     points, num_again = horizon.one_each(point for one in done for point in points_lib.read(one))
     rules = load_config.load(done[0] / "config.toml").rules
-    others = [*findings.others(points), *_about(folders, done, num_again)]
-    said = [
-        findings.lead(points),
-        *(f"{one.setting}: {one.told}." for one in findings.needs(points)),
-        *others,
-    ]
+    about = _about(folders, done, num_again)
     drawn = [
         figures_horizon.curves(points, rules),
         movers.movers(points, rules),
@@ -51,6 +46,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     ]
     shown = [one for one in drawn if one is not None]
     sources = [horizon_page.source(path, some) for path, some in runs.items()]
+    others = [*findings.others(points), *about]
     page = horizon_page.render(points, shown, others, sources=sources, rules=rules, out=out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -60,6 +56,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         (out / "index.html").write_text(page, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{out} cannot be written ({error.strerror}). Use another --out.") from error
+    said = [*findings.findings(points), *about]
     print("\n".join(said))
     print(f"figures, table and page: {out.resolve()}")
     return said

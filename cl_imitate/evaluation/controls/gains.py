@@ -32,22 +32,27 @@ def now_gains(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
 
 def process_gains(cell: Cell, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """PROCESS: the imitator's and the learner's gain over the span, [S or 1, n]."""
-    start = metrics.start_level(cell, "learner_held", experiment.evaluation.now_steps)
+    start = _start(cell, experiment)
     imitator, learner = (metrics.end_level(cell, arm, experiment.rules) for arm in ("imitator", "learner"))
     return imitator - start, learner - start
 
 
 def course_gains(cell: Cell, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """PROCESS on the way: as `process_gains`, of the mean level over the whole span instead of that in its end."""
-    start = metrics.start_level(cell, "learner_held", experiment.evaluation.now_steps)
+    start = _start(cell, experiment)
     imitator, learner = (metrics.whole_level(cell, arm) for arm in ("imitator", "learner"))
     return imitator - start, learner - start
 
 
 def steps_to_half(cell: Cell, arm: str, experiment: Experiment) -> float:
     """PROCESS: steps until an arm has made half of what the learner gains over the span; NaN if it never does."""
-    start = metrics.start_level(cell, "learner_held", experiment.evaluation.now_steps)
-    return metrics.time_constant(cell, arm, start, metrics.end_level(cell, "learner", experiment.rules))
+    end = metrics.end_level(cell, "learner", experiment.rules)
+    return metrics.time_constant(cell, arm, _start(cell, experiment), end)
+
+
+def _start(cell: Cell, experiment: Experiment) -> np.ndarray:
+    """From where PROCESS is counted: the level of the learner held at the start of the span."""
+    return metrics.start_level(cell, "learner_held", experiment.evaluation.now_steps)
 
 
 def later_gains(cell: Cell, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
