@@ -46,6 +46,11 @@ def test_it_is_measured_by_what_is_left_above_the_floor(last, converged):
         ([1.0, 0.6, 0.5, 0.6], [1.0, 0.8, 0.7, 0.6], True),
         ([1.0, 0.6, 0.5, 0.6], [1.0, 0.8, 0.7, 0.7], False),  # both flat
         ([1.0, 0.6, 0.5, 0.4], [1.0, 0.8, 0.7, 0.6], False),  # it still falls
+        (
+            [1.0, 0.6, 0.5, 0.52],
+            [1.0, 0.8, 0.7, 0.6],
+            False,
+        ),  # it rose by less than a twentieth of its whole fall
     ],
 )
 def test_memorising_is_a_held_out_loss_that_turned_up_while_the_training_loss_fell(

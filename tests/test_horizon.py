@@ -222,6 +222,13 @@ def test_without_a_gate_that_passes_nothing_is_claimed():
     assert findings.findings([]) == ["No point has a result yet."]
 
 
+def test_points_that_memorise_are_told_as_what_more_updates_would_not_mend():
+    memorising = dataclasses.replace(point(0.01, context=128), memorises=True)
+    said = " ".join(findings.findings([memorising, point(0.01, context=32)]))
+    assert "At 1 of 2 points imitators begin to memorise" in said
+    assert "memorise" not in " ".join(findings.findings(grid()))
+
+
 def test_contexts_that_are_open_are_named_where_they_could_move_a_break():
     opened = [point(0.01, context=context, converged=False) for context in (32, 64)]
     [found] = findings.needs([*opened, point(0.98, context=128)])
@@ -563,7 +570,13 @@ def test_figures_draw_the_same_bits_again():
 
 
 def finished(
-    path: pathlib.Path, context: int, end: float, *, ring: int = 24, converged: bool = True
+    path: pathlib.Path,
+    context: int,
+    end: float,
+    *,
+    ring: int = 24,
+    converged: bool = True,
+    memorises: bool = False,
 ) -> pathlib.Path:
     """A run's folder, whose verdict is decided from synthetic cells: PROCESS ends at `end`."""
     of = synthetic.experiment(
@@ -573,7 +586,10 @@ def finished(
         simulation=Simulation(num_recorded=64),
     )
     losses = np.r_[np.linspace(1.0, 0.5, 8), np.full(8, 0.5)] if converged else np.linspace(1.0, 0.2, 16)
+    losses = np.r_[losses, np.full(8, 0.8)] if memorises else losses
+    looks = np.arange(len(losses))
     curve = {"context_steps": context, "fork_step": 640, "held_out_loss": [losses], "floor": None}
+    curve |= {"held_out_update": looks, "updates": looks, "train_loss": [np.linspace(1.0, 0.1, len(losses))]}
     cells = synthetic.cells(context, process_end=end)
     path.mkdir(parents=True)
     (path / "config.toml").write_text(load_config.dump(of))
@@ -616,7 +632,7 @@ def test_a_sweep_s_folder_becomes_sentences_figures_a_table_and_a_page(sweep, tm
 
 
 def test_the_page_asks_answers_and_says_by_which_rules_and_from_what_it_was_made(sweep, tmp_path):
-    run = finished(tmp_path / "run", 512, 1.3, ring=64)
+    run = finished(tmp_path / "run", 512, 1.3, ring=64, memorises=True)
     made = {"fingerprint": "abc" * 20, "git_revision": "0123456789ab", "started": "2026-11-27 00:47:19 +0000"}
     (run / "manifest.json").write_text(json.dumps(made))
     page.draw([sweep, run], tmp_path / "out")
@@ -634,6 +650,7 @@ def test_the_page_asks_answers_and_says_by_which_rules_and_from_what_it_was_made
         assert escape(decided[name]["rule"], quote=False).replace("'", "&#39;") in html
     for term in ("perfect use of the window", "time constant", "needed context", "Not resolved"):
         assert term in html
+    assert html.count("<td>converged; memorises</td>") == 1
     for of_the_run in ("0123456789ab", "2026-11-27", "abcabcabcabc", "not recorded"):
         assert of_the_run in html
     assert f"cl-imitate horizon {sweep} {run} --out {tmp_path / 'out'}" in html

@@ -300,4 +300,9 @@ def _open_sentences(points: Sequence[Point]) -> list[str]:
             f"{len(opened)} of {len(points)} points are open: training had not converged, or was measured too seldom "
             "to tell. They are drawn hollow, and no count holds them."
         )
+    if memorising := sum(one.memorises is True for one in points):
+        said.append(
+            f"At {memorising} of {len(points)} points imitators begin to memorise the learners that they were shown: "
+            "there it is more learners or tasks to watch that could tell more, not more updates."
+        )
     return said

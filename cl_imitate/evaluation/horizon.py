@@ -95,6 +95,9 @@ class Point:
         None  # nats of held-out cross-entropy over that of the learner's greedy action known
     )
     elsewhere: float | None = None  # recovered on rung 2b, where that was asked
+    memorises: bool | None = (
+        None  # unseen learners' loss turned up while that on the recorded ones went on falling
+    )
     later_converged: bool | None = None  # of those that LATER was asked of, which may have another fork
     settings: Mapping[str, Any] = dataclasses.field(
         default_factory=dict

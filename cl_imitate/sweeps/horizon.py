@@ -98,6 +98,7 @@ def to_csv(points: Sequence[Point]) -> str:
             "converged": point.converged,
             "later_converged": point.later_converged,
             "above_floor_nats": point.above_floor,
+            "memorises": point.memorises,
             "learner_time_constant_steps": point.tau_steps,
             "passes_gate": point.passes_gate,
             "rung_2b": point.elsewhere,

@@ -128,6 +128,8 @@ def _rules(rules: Rules) -> dict[str, str]:
         "needed context": "The shortest context from which on PROCESS is yes at every converged point of a setting.",
         "converged": "Over the last quarter of the updates, the loss on unseen learners fell by less than "
         f"{rules.converged_share:.0%} of what is left of it. Other points are open: drawn hollow, and counted nowhere.",
+        "memorises": "The loss on unseen learners turned up again while that on the recorded ones went on falling: "
+        "more learners to watch could bring these imitators further, more updates could not.",
         "left out": "PROCESS over a recording that ends before the learning does: half of the learner's gain took "
         "more than half of it.",
         "moves the answer": "Two converged points that differ in one thing alone have different answers, and their "
@@ -167,7 +169,8 @@ def _table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
             told(point.later),
             departs(point.later),
             number(point.tau_steps, 0),
-            {True: "converged", False: "open", None: "open (measured too seldom)"}[point.converged],
+            {True: "converged", False: "open", None: "open (measured too seldom)"}[point.converged]
+            + ("; memorises" if point.memorises else ""),
         ]
         for point in points
     ]

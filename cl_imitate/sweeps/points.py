@@ -67,6 +67,7 @@ def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> It
             converged=trained.get((int(context), last), {}).get("converged"),
             later_converged=trained.get((int(context), later_fork), {}).get("converged"),
             above_floor=trained.get((int(context), last), {}).get("above_floor"),
+            memorises=trained.get((int(context), last), {}).get("memorises"),
             tau_steps=first.get("learner_time_constant_steps"),
             passes_gate=decided["gate"]["passed"],
             process=_imitated(first or _NOT_ASKED, last),
