@@ -107,6 +107,8 @@ class Streamed:
             history = started.pop(epoch).result()
             if epoch + 1 < num_epochs:
                 started[epoch + 1] = beside.submit(live, epoch + 1)
+            else:
+                beside.shutdown(wait=False)
             return history, until
 
         return of

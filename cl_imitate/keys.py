@@ -3,6 +3,10 @@
 Every random number of a run comes from one typed key. It is never split in sequence: a child key is
 the parent folded with *what it is for* (`stream`) and *which one* (`member`, `at_step`). So learner i
 draws the same numbers in an ensemble of 4 or 4,000, and a resumed run draws what it would have drawn.
+
+Both are small whole numbers, so of one parent a name and a step can have the same child. Where a parent has both kinds
+(an arm's key for actions, with the coin or resampling beside it), the named child is folded once more before anything
+is drawn from it; no bits are shared then. A new use should fold the name first, and steps into that.
 """
 
 import enum

@@ -17,11 +17,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cl_imitate import processes
 
-if jax.__version_info__ >= (0, 11):
-    # The default partitioner of jax 0.11.2 crashes the process when it meets a scatter over a whole axis inside a
-    # `shard_map` over two devices, as gymnax's Space Invaders has; the one before it does not.
-    jax.config.update("jax_use_shardy_partitioner", False)
-
 Devices = Sequence[Any]  # jax's
 ENSEMBLE, DATA = "ensemble", "data"
 SPLIT = PartitionSpec(ENSEMBLE)

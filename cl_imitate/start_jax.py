@@ -12,10 +12,14 @@ def set_up_jax(cpu_devices: int = 0) -> None:
 
     `cpu_devices`: into how many devices the cores are divided instead, if not 0.
     """
-    # Errors only: that the compiler will drop a partitioner (see `sharding`) helps nobody who starts a run.
+    # Errors only: that the compiler will drop a partitioner (below) helps nobody who starts a run.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import jax
 
+    if jax.__version_info__ >= (0, 11):
+        # The default partitioner of jax 0.11.2 crashes the process when it meets a scatter over a whole axis inside a
+        # `shard_map` over two devices, as gymnax's Space Invaders has; the one before it does not.
+        jax.config.update("jax_use_shardy_partitioner", False)
     jax.config.update("jax_num_cpu_devices", cpu_devices or min(_num_cores(), _MAX_CPU_DEVICES))
     if jax.config.jax_compilation_cache_dir is None:
         try:

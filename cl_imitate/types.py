@@ -9,6 +9,7 @@ Step counts are the learner's age: row 0 is the first step after random initiali
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -183,8 +184,14 @@ class Context:
 
 NUM_AGES = 65
 """Age tokens: 0 is "unknown", then two buckets an octave of steps lived, up to 2^32."""
+_HALF_OCTAVES = np.array([math.isqrt(2**half - 1) for half in range(1, 63)], np.int32)
+"""Steps lived at which the next bucket begins: the least whole number from 2^(m / 2) on, less one."""
 
 
 def age_bucket(step: jax.Array) -> jax.Array:
-    """The age token of steps lived, int32, any shape; 1 for a newborn, two more for each doubling."""
-    return 1 + jnp.floor(2.0 * jnp.log2(step.astype(jnp.float32) + 1.0)).astype(jnp.int32)
+    """The age token of steps lived, int32, any shape; 1 for a newborn, two more for each doubling.
+
+    It is 1 + floor(2 log2(step + 1)), by integers: a device's logarithm may fall short of a power of two.
+    """
+    lived = jnp.searchsorted(_HALF_OCTAVES, step.astype(jnp.int32), side="right", method="compare_all")
+    return 1 + lived.astype(jnp.int32)

@@ -23,6 +23,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_num_cpu_devices", 2)  # so that sharding is exercised
+if jax.__version_info__ >= (0, 11):
+    jax.config.update("jax_use_shardy_partitioner", False)  # as `start_jax` has it
 
 import gymnax.environments.environment as gymnax_environment  # noqa: E402  (after: it makes arrays when imported)
 import hypothesis  # noqa: E402

@@ -5,7 +5,7 @@ import pytest
 
 from cl_imitate import config
 from cl_imitate.histories import contexts
-from cl_imitate.types import History, age_bucket
+from cl_imitate.types import NUM_AGES, History, age_bucket
 
 NUM_LEARNERS, NUM_STEPS, NUM_ACTIONS = 5, 60, 3
 
@@ -124,6 +124,13 @@ def test_ages_grow_with_the_logarithm():
     np.testing.assert_array_equal(np.diff(ages[:5]), 2)
     assert ages[0] == 1
     assert ages[-1] < 65
+
+
+def test_an_age_begins_at_the_very_step_that_doubles_it():
+    for doublings in range(2, 31):  # at the first one there is no step between
+        before, at = np.asarray(age_bucket(jnp.array([2**doublings - 2, 2**doublings - 1])))
+        assert (before, at) == (2 * doublings, 2 * doublings + 1), doublings
+    assert age_bucket(jnp.int32(2**31 - 1)) == NUM_AGES - 2
 
 
 def test_a_thinned_history_holds_every_third_episode_whole_from_the_first_on():

@@ -207,6 +207,7 @@ def test_symbolic_families_share_one_program():
         (DarkRoom(size=5), Shapes(num_actions=4), ["num_actions = 5"]),
         (Bandit(num_contexts=4), SHAPES, ["num_outcomes = 4", "shapes.num_outcomes = 3"]),
         (RandomMDP(num_outcomes=4), SHAPES, ["num_outcomes = 4"]),
+        (Lock(grow_every_steps=16), SHAPES, ["grow_every_steps = 16", "never grows", "initial_positions"]),
         (Lock(initial_positions=9), SHAPES, ["initial_positions = 9", "num_positions = 8"]),
         (DarkRoom(size=2, num_held_out_goals=4), SHAPES, ["4 of 4", "0 to 3"]),
     ],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cl_imitate import config
+from cl_imitate.imitators import embedding
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import ScreenObservation, Spec, StepTokens, SymbolObservation, VectorObservation
 
@@ -236,6 +237,12 @@ def test_dropout_and_masking_act_in_training_only(imitator):
     np.testing.assert_array_equal(plain, again)
     assert np.abs(np.asarray(one - two)).max() > 1e-3
     assert np.abs(np.asarray(one - plain)).max() > 1e-3
+
+
+def test_what_dropout_leaves_is_scaled_up_by_what_it_takes():
+    kept = np.asarray(embedding.dropout(jnp.ones(20_000), jax.random.key(0), 0.25))
+    np.testing.assert_allclose(np.unique(kept), [0.0, 1.0 / 0.75])
+    assert kept.mean() == pytest.approx(1.0, abs=0.02)
 
 
 def test_dropout_alone_differs_by_key():

@@ -108,6 +108,17 @@ def smoke(name: str) -> Watched:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
+def test_a_hypothesis_that_stops_at_an_age_is_the_learner_s_snapshot_of_that_age(name):
+    watched = smoke(name)
+    whom = [Hypothesis(name="the learner", learner=watched.learner)]
+    whom.append(Hypothesis(name="stopped", learner=watched.learner, stops_at_step=32))
+    _, kept = read(watched, ensemble(watched, whom), keep_steps=(32, 64))
+    at_32, at_the_end = [kept[step].posterior.particles[0].params for step in (32, 64)]
+    learner, stopped = (lambda leaf: np.asarray(leaf[0])), (lambda leaf: np.asarray(leaf[1]))
+    assert_same(jax.tree.map(learner, at_32), jax.tree.map(stopped, at_the_end))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_the_truth_lives_the_learner_s_life_bit_for_bit(name):
     """The replay's ring goes round once: 64 steps in 48 places."""
     watched = smoke(name)

@@ -48,9 +48,10 @@ def imitator():
     return make_imitator(IMITATOR, SPEC, context_steps=16)
 
 
-def fit(num_members: int, training=TRAINING, state=None, history=None, forks=None):
+def fit(num_members: int, training=TRAINING, state=None, history=None, forks=None, built=None):
     member_keys = keys.members(keys.root(0), num_members)
-    state = state or train.init_train_state(member_keys, imitator=imitator(), training=training)
+    built = built or imitator()
+    state = state or train.init_train_state(member_keys, imitator=built, training=training)
     history = history or copying_history()
     steps = []
     for state, progress in train.fit(
@@ -60,7 +61,7 @@ def fit(num_members: int, training=TRAINING, state=None, history=None, forks=Non
         lambda update: (history, training.num_updates),
         history,
         jax.random.key(9),
-        imitator=imitator(),
+        imitator=built,
         training=training,
         context_steps=16,
     ):
@@ -148,6 +149,15 @@ def test_the_loss_is_the_mean_cross_entropy_over_the_steps_that_count():
     assert train.next_action_loss(logits, context) == pytest.approx(-np.log(0.5))
     both = context.replace(weight=jnp.ones((1, 2)))
     assert train.next_action_loss(logits, both) == pytest.approx(-(np.log(0.5) + np.log(0.8)) / 2)
+
+
+@pytest.mark.parametrize("field", ["dropout", "mask_inputs"])
+def test_noise_is_part_of_training_and_the_same_each_time(field):
+    short = dataclasses.replace(TRAINING, num_updates=15)
+    noisy = make_imitator(dataclasses.replace(IMITATOR, **{field: 0.5}), SPEC, context_steps=16)
+    quiet, once, again = (fit(1, short, built=built)[-1][0].params for built in (None, noisy, noisy))
+    assert_same(once, again)
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(quiet), jax.tree.leaves(once), strict=True))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_update():

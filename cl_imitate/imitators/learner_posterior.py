@@ -45,7 +45,7 @@ class Hypothesis:
 
     name: str
     learner: config.Learner
-    stops_at_step: int = NEVER  # from then on its weights stay as they are: a frozen snapshot
+    stops_at_step: int = NEVER  # after so many steps its weights stay as they are: the snapshot of that age
 
 
 class Group(NamedTuple):
@@ -267,7 +267,7 @@ def _update(
 ) -> Particles:
     """One particle's."""
     rates = _rates_of(settings, old.hypothesis)
-    lives = posterior.step < settings.stops_at_step[old.hypothesis]
+    lives = posterior.step <= settings.stops_at_step[old.hypothesis]  # the step just lived counts
     rates = rates.replace(learning_rate=jnp.where(lives, rates.learning_rate, 0.0))
     state = dqn_lib.DQNState(
         params=old.params, target_params=old.target_params, opt_state=old.opt_state, rows=rows

@@ -19,6 +19,7 @@ from cl_imitate import config
 from cl_imitate.learners import replay as replay_lib
 from cl_imitate.learners import td
 from cl_imitate.learners.q_networks import make_q_network
+from cl_imitate.learners.rmsprop import scale_by_centred_rms
 from cl_imitate.types import Spec, Transition
 
 
@@ -98,7 +99,7 @@ def make_optimiser(name: str) -> optax.GradientTransformation:
     """The direction of a step; the learning rate, a leaf, is applied by `update`."""
     if name == "adam":
         return optax.scale_by_adam()
-    return optax.scale_by_stddev(decay=0.95, eps=0.01, eps_in_sqrt=False)
+    return scale_by_centred_rms(decay=0.95, eps=0.01)
 
 
 def make_dqn(learner: config.Learner, spec: Spec) -> DQN:
