@@ -26,16 +26,16 @@ def scale_by_centred_rms(*, decay: float, eps: float) -> optax.GradientTransform
         nothing = jax.tree.map(jnp.zeros_like, params)
         return CentredRMSState(mean=nothing, square=jax.tree.map(jnp.copy, nothing))
 
-    def update(gradient, state, params=None):
+    def update(updates, state, params=None):
         del params
-        mean = optax.tree.update_moment(gradient, state.mean, decay, 1)
-        square = optax.tree.update_moment_per_elem_norm(gradient, state.square, decay, 2)
+        mean = optax.tree.update_moment(updates, state.mean, decay, 1)
+        square = optax.tree.update_moment_per_elem_norm(updates, state.square, decay, 2)
 
         def direction(g, mean, square):
             deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0))
             return g / (deviation + eps)
 
-        scaled = jax.tree.map(direction, gradient, mean, square)
+        scaled = jax.tree.map(direction, updates, mean, square)
         return scaled, CentredRMSState(mean=mean, square=square)
 
     return optax.GradientTransformation(init, update)
