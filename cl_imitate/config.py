@@ -12,7 +12,7 @@ import pydantic
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field,))
 def _config(cls: type) -> type:
     """A frozen, keyword-only dataclass in which an unknown key is an error."""
-    cls.__pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+    cls.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 

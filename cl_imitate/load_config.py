@@ -17,6 +17,17 @@ from cl_imitate import config, statistics
 from cl_imitate.check_config import check
 
 _EXPERIMENT = pydantic.TypeAdapter(config.Experiment)
+_OPENING = ("[", "{", '"', "'")
+"""What a value in TOML begins with that no bare word does."""
+_TYPES = {
+    "a valid array": "a list, such as [1, 2]",
+    "an object": "a table, such as {key = value}",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+}
+"""What pydantic calls a type, in the words of TOML."""
 
 
 def find(name: str, *, beside: pathlib.Path) -> pathlib.Path:
@@ -44,7 +55,7 @@ def load(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> config.Experime
     values = load_values(path, overrides)
     if "sweep" in values:
         raise ValueError(f"{path} has a [sweep], so it is many runs. Start them: `cl-imitate sweep {path}`.")
-    return build(values, origin=str(path))
+    return build(values, origin=" --set ".join((str(path), *overrides)))
 
 
 def load_values(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -112,7 +123,7 @@ def _without_none(value: Any) -> Any:
 
 def _read(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}). Give the path of a config file."
@@ -131,7 +142,11 @@ def _read(path: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> dict[str,
     here = path.resolve()
     if here in above:
         raise ValueError(f"{path}: base = {base!r} leads back to this file. Remove one of the bases.")
-    return _merge(_read(path.parent / base, (*above, here)), values)
+    try:
+        found = find(base, beside=path.parent)
+    except ValueError as error:
+        raise ValueError(f"{path}: base = {base!r}: {error}") from error
+    return _merge(_read(found, (*above, here)), values)
 
 
 def _merge(base: dict, changes: dict) -> dict:
@@ -148,8 +163,10 @@ def _merge(base: dict, changes: dict) -> dict:
 
 
 def override_value(values: dict[str, Any], override: str) -> None:
-    """Put what one --set says, "dotted.key=value", into plain values."""
+    """Put what one --set says, "dotted.key=value", into plain values; a table changes what it names alone."""
     key, value = _option(override, origin="--set", example="training.num_seeds=5")
+    if key == "base":
+        raise ValueError(f"--set {override!r}: a base stands in a file. Write one that begins with it.")
     set_value(values, key, value, origin=f"--set {override!r}")
 
 
@@ -163,20 +180,32 @@ def _option(text: str, *, origin: str, example: str) -> tuple[str, Any]:
     if not separator or not key.strip():
         raise ValueError(f"{origin} {text!r}: write it as key=value, for example {origin} {example}")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError as error:
+        if value.strip()[:1] in _OPENING:
+            raise ValueError(
+                f"{origin} {text!r}: {value.strip()} is not a value in TOML ({error})"
+            ) from error
         return key.strip(), value.strip()
+    if len(parsed) > 1:
+        raise ValueError(f"{origin} {text!r}: more than one value. Repeat {origin} for another.")
+    return key.strip(), parsed["value"]
 
 
 def set_value(values: dict[str, Any], key: str, value: Any, *, origin: str) -> None:
-    """Put a value in the place of a dotted key. Raises ValueError where a part of the key is no table."""
+    """Put a value in the place of a dotted key; a table goes into the one that is there, as a file into its base.
+
+    Raises:
+      ValueError: a part of the key is no table.
+    """
     *parents, last = key.split(".")
     table = values
-    for name in parents:
+    for index, name in enumerate(parents):
         table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            raise ValueError(f"{origin}: {name} is not a table")
-    table[last] = value
+        rest = ".".join(parents[: index + 1])
+        if not isinstance(table, dict) or (*parents, last)[index + 1].isdigit():
+            raise ValueError(f"{origin}: {rest} is not a table. A list is given whole: --set '{rest}=[...]'")
+    table |= _merge(table, {last: value})
 
 
 def _explain(error: pydantic.ValidationError) -> str:
@@ -191,10 +220,23 @@ def _explain(error: pydantic.ValidationError) -> str:
         return f"unknown key {dotted} ({hint})"
     if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"the key {dotted} is missing"
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        families = [option.family for option in _options(typing.get_type_hints(inside)[where[-1]])]
+        given = problem["input"].get("family")
+        near = difflib.get_close_matches(str(given), families, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(families)}"
+        told = "is missing" if given is None else f"= {given!r} is not one"
+        return f"{dotted}.family {told} ({hint})"
     # What may be one thing or another has a problem with each.
-    allowed = [one["msg"] for one in error.errors() if _followed(one["loc"])[0] == where]
+    allowed = [_in_words(one["msg"]) for one in error.errors() if _followed(one["loc"])[0] == where]
     told = ", or ".join([allowed[0], *(one.removeprefix("Input should be ") for one in allowed[1:])])
     return f"{dotted} = {problem.get('input')!r}: {told[0].lower()}{told[1:]}"
+
+
+def _in_words(message: str) -> str:
+    for theirs, ours in _TYPES.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _followed(location: tuple[int | str, ...]) -> tuple[list[str], type]:

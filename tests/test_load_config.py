@@ -66,7 +66,7 @@ def test_any_field_changes_the_fingerprint(tmp_path):
             "evaluation.rungs=[{rung='4',name='a',environment={family='cart_pole',length=9}}]",
             "unknown key evaluation.rungs.0.environment.length (known keys here: family, max_episode_steps)",
         ),
-        ("simulation.block_size=atuo", "block_size = 'atuo': input should be a valid integer, or 'auto'"),
+        ("simulation.block_size=atuo", "block_size = 'atuo': input should be a whole number, or 'auto'"),
         ("simulation.block_size=0", "simulation.block_size = 0: input should be greater than 0, or 'auto'"),
         ("controls.run=['shams']", "controls.run.0 = 'shams'"),
         ("controls={run=['stalled'],stall_step=7}", "controls.stall_step = 7 is no stage and no fork"),
@@ -160,6 +160,45 @@ def test_files_that_are_missing_or_not_toml_are_named(tmp_path):
         load_config.load(path)
     with pytest.raises(ValueError, match="the key environment is missing"):
         load_config.load(write(tmp_path, 'name = "x"\n'))
+
+
+def test_a_base_is_looked_for_beside_the_file_and_then_among_the_package_s_configs(tmp_path):
+    path = write(tmp_path, 'base = "quickstart.toml"\nname = "mine"\n')
+    assert load_config.load(path).learner == load_config.load(CONFIGS / "quickstart.toml").learner
+    beside = (CONFIGS / "quickstart.toml").read_text().replace("learning_rate = 2e-3", "learning_rate = 5e-3")
+    (tmp_path / "quickstart.toml").write_text("\ufeff" + beside, encoding="utf-8")
+    assert load_config.load(path).learner.learning_rate == 5e-3
+    with pytest.raises(ValueError, match=r"c\.toml: base = 'nowhere\.toml'.* is not in .* nor in "):
+        load_config.load(write(tmp_path, 'base = "nowhere.toml"\n'))
+
+
+def test_a_table_that_is_set_changes_what_it_names_alone(tmp_path):
+    path = write(tmp_path, MINIMAL + "[learner]\ndiscount = 0.5\n")
+    found = load_config.load(path, ("learner={hidden=[8]}",)).learner
+    assert (found.hidden, found.discount) == ((8,), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed=abc", r"c\.toml --set seed=abc: seed = 'abc': input should be a whole number"),
+        ("learner.hidden=16", "a list, such as"),
+        ("learner=3", "a table, such as"),
+        ("learner.hidden=[16", "is not a value in TOML"),
+        ('seed=1\nname="x"', "more than one value"),
+        ("base=other.toml", "a base stands in a file"),
+        (
+            "evaluation.months.0.start_step=32",
+            r"A list is given whole: --set 'evaluation\.months=\[\.\.\.\]'",
+        ),
+        ("environment.family=locc", r"environment\.family = 'locc' is not one \(did you mean lock\?\)"),
+        ("learner.learning_rate=inf", "finite"),
+        ("learner.learning_rate=nan", "finite"),
+    ],
+)
+def test_what_is_set_wrongly_is_said_in_the_words_of_toml_and_with_a_way_out(tmp_path, override, says):
+    with pytest.raises(ValueError, match=says):
+        load_config.load(write(tmp_path, MINIMAL), (override,))
 
 
 def test_bases_that_lead_in_a_circle_are_named(tmp_path):
