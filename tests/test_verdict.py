@@ -161,6 +161,19 @@ def test_process(end, answer):
     assert found["estimate"] == pytest.approx((end - 1) / 9, abs=0.05)
 
 
+def test_imitator_seeds_that_part_are_told_each_and_a_spread_on_one_side_of_the_bounds_is_not():
+    both = synthetic.process(5.5, seed_noise=0.0, seeds=2)
+    both.returns["imitator"][0] += 4.5
+    both.returns["imitator"][1] -= 4.5
+    found = question("process", both)
+    assert found["answer"] == "partial"
+    assert found["stages"][0]["by_imitator_seed"] == pytest.approx([1.0, 0.0], abs=0.05)
+    low, high = sorted(found["stages"][0]["by_imitator_seed"])
+    assert f"imitator seeds part: {low:.2f}, {high:.2f}" in found["reason"]
+    both.returns["imitator"][1] += 3.0
+    assert "part:" not in (question("process", both)["reason"] or "")
+
+
 def test_processs_answer_is_that_of_an_empty_context_and_the_others_are_listed():
     found = question(
         "process",

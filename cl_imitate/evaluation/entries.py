@@ -90,7 +90,7 @@ def growth_entry(
         is_open_ended=task_grows,
     )
     interval = found.ratio.interval(rules.confidence)
-    answer, reason = learns_answer(interval, rules), _few(found.ratio)
+    answer, reason = learns_answer(interval, rules), _few(found.ratio) or _parted(found.ratio, rules)
     void_because, why = _growth_void(found, now, rules)
     if void_because:
         answer, reason = "void", why
@@ -195,7 +195,7 @@ def rung_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
         }, statistics.nothing()
     found = comparisons.transfer(cell, rules, generator_of(experiment, cell))
     interval = found.recovered.interval(rules.confidence)
-    answer, reason = learns_answer(interval, rules), _few(found.recovered)
+    answer, reason = learns_answer(interval, rules), _few(found.recovered) or _parted(found.recovered, rules)
     least = rules.elsewhere_min_learner_gain
     if found.ceiling is None:
         reason = "not counted: neither ceiling nor optimum is known here, so the learner's range is not"
@@ -239,9 +239,21 @@ def figure(found: Estimate, rules: Rules) -> dict:
 
 
 def sizes(found: Estimate) -> dict:
-    """How many learners and imitator seeds an estimate rests on."""
-    return {"num_learners": found.num_learners, "num_imitator_seeds": len(found.seed_values)}
+    """How many learners and imitator seeds an estimate rests on, and what each of these seeds alone makes it."""
+    return {
+        "num_learners": found.num_learners,
+        "num_imitator_seeds": len(found.seed_values),
+        "by_imitator_seed": found.seed_values.tolist(),
+    }
 
 
 def _few(found: Estimate) -> str | None:
     return "one imitator seed: the interval does not cover seeds" if len(found.seed_values) < 2 else None
+
+
+def _parted(found: Estimate, rules: Rules) -> str | None:
+    """That some imitator seeds lie beyond the bound of a yes and others beyond that of a no: a mean of two kinds."""
+    seeds = np.sort(found.seed_values)
+    if not (seeds[-1] > rules.learns_yes and seeds[0] < rules.learns_no):
+        return None
+    return f"imitator seeds part: {', '.join(f'{one:.2f}' for one in seeds)}"
