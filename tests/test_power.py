@@ -61,6 +61,12 @@ def test_too_few_learners_tasks_or_seeds_get_a_note_that_says_how_many_would_do(
     assert "seeds would do" in about(sized(64, 3))["later"]
 
 
+def test_of_one_learner_it_is_said_that_there_will_be_no_answer():
+    found = about(sized(1, 3))
+    assert "NOW will stay without an answer: one held-out learner says nothing of others" in found["now"]
+    assert not any("inf" in line for line in found.values())
+
+
 LATER_SEEN = {"0.15 [0.06, 0.25]": 0.096, "0.12 [0.06, 0.19]": 0.063, "0.15 [-0.01, 0.31]": 0.164}
 """Half-widths of LATER's interval in three runs of the quickstart."""
 

@@ -89,10 +89,12 @@ def test_with_nothing_finite_the_estimate_and_its_interval_are_nan():
     assert np.isnan([found.value, *found.interval()]).all()
 
 
-def test_one_learner_and_one_seed_give_no_interval():
-    found = statistics.estimate(mean, np.ones((1, 1)), task=np.zeros(1), rng=generator(), samples=20)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_learner_gives_no_interval_however_many_seeds(seeds):
+    found = statistics.estimate(mean, np.ones((seeds, 1)), task=np.zeros(1), rng=generator(), samples=20)
     assert found.value == 1
     assert np.isnan(found.interval()).all()
+    assert np.isnan(statistics.mean_of([found, found]).interval()).all()
 
 
 def test_a_resample_takes_whole_numbers_of_learners_of_the_drawn_tasks():

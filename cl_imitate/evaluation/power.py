@@ -131,11 +131,17 @@ def notes(experiment: config.Experiment) -> Iterator[str]:
         stages = len(experiment.evaluation.months) if question == "month" else 1
         if is_enough(of, spread, rules, question, stages=stages):
             continue
+        better = _remedy(enough(of, spread, rules, question, stages=stages))
+        if of.units < 2:
+            yield (
+                f"{question.upper()} will stay without an answer: one held-out learner says nothing of others. {better}"
+            )
+            continue
         assumed.append(f"{question.upper()} {spread.learners:g} and {spread.seeds:g}")
         yield (
             f"{question.upper()} may stay without an answer: {_count(of)} make an interval of about "
             f"±{half_width(of, spread, rules.confidence):.2g}, and {distance(rules, question):.2g} is all there is to "
-            f"the nearer bound. {_remedy(enough(of, spread, rules, question, stages=stages))}"
+            f"the nearer bound. {better}"
         )
     if assumed:
         yield (
