@@ -145,15 +145,6 @@ def resample(task: np.ndarray, *, rng: np.random.Generator, samples: int) -> np.
     return order[first[of_slot] + rng.integers(count[of_slot])]
 
 
-def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of the mean of `values [S]`; NaN under two values."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2 or not np.isfinite(values).all():
-        return np.nan, np.nan
-    half = seed_half_width(values, confidence)
-    return float(values.mean() - half), float(values.mean() + half)
-
-
 def seed_half_width(values: np.ndarray, confidence: float) -> float:
     """Half of the t interval of seeds' own estimates `[S]`: 0 of a single one, infinite where one is no number."""
     values = np.asarray(values, dtype=float)
