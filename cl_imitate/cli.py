@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import tyro
 
+from cl_imitate import __version__
 from cl_imitate.commands import (
     Command,
     Compare,
@@ -29,10 +30,14 @@ from cl_imitate.start_jax import set_up_jax
 
 def main() -> None:
     """The console entry point. Exit code 2: the input was wrong, and nothing was lost."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"cl_imitate {__version__}")
+        return
     command = tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
         prog="cl-imitate",
-        description="Can a frozen sequence model imitate a continual learner? A measurement.",
+        description="Can a frozen sequence model imitate a continual learner? A measurement. --version says which one "
+        "this is.",
     )
     try:
         _dispatch(command)

@@ -3,6 +3,7 @@
 import pathlib
 import re
 import types
+from importlib import metadata
 
 import pytest
 
@@ -30,3 +31,9 @@ def test_an_error_of_a_file_is_told_with_all_that_it_says(monkeypatch, error, ki
     monkeypatch.setattr(cli, "_run_noticed", fail)
     with pytest.raises(kind, match=re.escape(message)):
         cli._run_stages(types.SimpleNamespace())
+
+
+def test_the_version_is_said(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["cl-imitate", "--version"])
+    cli.main()
+    assert capsys.readouterr().out == f"cl_imitate {metadata.version('cl-imitate')}\n"
