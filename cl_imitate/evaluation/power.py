@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import scipy.special
 
-from cl_imitate import config, statistics
+from cl_imitate import config, optimiser, statistics
 
 POWER = 0.8
 
@@ -124,7 +124,9 @@ def enough(of: Sizes, spread: Spread, rules: config.Rules, question: str, *, sta
 
 
 def notes(experiment: config.Experiment) -> Iterator[str]:
-    """What a run of these sizes can hardly answer, a line a question, and what that rests on; or nothing."""
+    """What a run of these sizes can hardly answer, a line a question, and what that rests on; or nothing. Also where
+    so few updates cut the warm-up short.
+    """
     rules, assumed = experiment.rules, []
     for question in asked(experiment):
         of, spread = sizes(experiment, question), SPREADS[question]
@@ -147,6 +149,11 @@ def notes(experiment: config.Experiment) -> Iterator[str]:
         yield (
             "assumed for this: learners' and imitator seeds' ratios differ (standard deviations, as seen in the "
             f"quickstart) by {', '.join(assumed)}."
+        )
+    if (warmup := optimiser.warmup_updates(training := experiment.training)) < training.warmup_updates:
+        yield (
+            f"training.warmup_updates = {training.warmup_updates} is cut to {warmup}: a quarter of "
+            f"training.num_updates = {training.num_updates}."
         )
 
 
