@@ -92,9 +92,7 @@ def _dispatch(command: Command) -> None:
     elif isinstance(command, Show):
         _show(command)
     elif isinstance(command, Compare):
-        from cl_imitate import compare
-
-        compare.compare(command.run_dirs, command.out)
+        _compare(command)
     elif isinstance(command, Horizon):
         from cl_imitate.sweeps import horizon
 
@@ -120,6 +118,15 @@ def _show(command: Show) -> None:
         live.show(SweepDir(command.run_dir), watch=command.watch)
     else:
         show.show(command.run_dir)
+
+
+def _compare(command: Compare) -> None:
+    from cl_imitate import compare
+    from cl_imitate.sweeps.folder import check_has_verdict
+
+    for path in command.run_dirs:
+        check_has_verdict(path)
+    compare.compare(command.run_dirs, command.out)
 
 
 def _join_job(command: Job) -> None:
