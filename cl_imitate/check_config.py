@@ -55,6 +55,10 @@ def _check_starts(experiment: config.Experiment, need: Need) -> None:
     for name in ("fork_steps", "stage_steps"):
         steps = getattr(evaluation, name)
         need(len(set(steps)) == len(steps), f"evaluation.{name} repeats a step: {list(steps)}")
+        need(
+            list(steps) == sorted(steps),
+            f"evaluation.{name} = {list(steps)} is not in ascending order. Write it so: {sorted(steps)}",
+        )
         episode = getattr(experiment.environment, "episode_steps", None) or 1
         need(
             all(step % episode == 0 for step in steps),

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import tyro
 
+from cl_imitate import __version__
 from cl_imitate.commands import (
     Command,
     Compare,
@@ -29,10 +30,14 @@ from cl_imitate.start_jax import set_up_jax
 
 def main() -> None:
     """The console entry point. Exit code 2: the input was wrong, and nothing was lost."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"cl_imitate {__version__}")
+        return
     command = tyro.cli(
         Command,  # pyright: ignore[reportArgumentType]
         prog="cl-imitate",
-        description="Can a frozen sequence model imitate a continual learner? A measurement.",
+        description="Can a frozen sequence model imitate a continual learner? A measurement. --version says which one "
+        "this is.",
     )
     try:
         _dispatch(command)
@@ -87,9 +92,7 @@ def _dispatch(command: Command) -> None:
     elif isinstance(command, Show):
         _show(command)
     elif isinstance(command, Compare):
-        from cl_imitate import compare
-
-        compare.compare(command.run_dirs, command.out)
+        _compare(command)
     elif isinstance(command, Horizon):
         from cl_imitate.sweeps import horizon
 
@@ -115,6 +118,15 @@ def _show(command: Show) -> None:
         live.show(SweepDir(command.run_dir), watch=command.watch)
     else:
         show.show(command.run_dir)
+
+
+def _compare(command: Compare) -> None:
+    from cl_imitate import compare
+    from cl_imitate.sweeps.folder import check_has_verdict
+
+    for path in command.run_dirs:
+        check_has_verdict(path)
+    compare.compare(command.run_dirs, command.out)
 
 
 def _join_job(command: Job) -> None:

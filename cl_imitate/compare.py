@@ -1,4 +1,4 @@
-"""Several runs side by side: a table on the terminal, and a CSV file, a figure and a page of it."""
+"""Several runs side by side: tables on the terminal, and a CSV file, a figure and a page of them."""
 
 import csv
 import dataclasses
@@ -15,12 +15,10 @@ import rich.console
 import rich.markup
 import rich.table
 
-from cl_imitate import excess, load_config, report
+from cl_imitate import differences, excess, load_config, report
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import verdict, wording
 from cl_imitate.figures.comparison import comparison
-
-_NAMES_APART = ("name", "rules_sha256")  # what a run is called says nothing of what it is
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +53,7 @@ def compare(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
     found = list(warnings(runs))
     for words in found:
         print(f"warning: {words}", file=sys.stderr)
-    rich.console.Console().print(_table(runs), highlight=False)
+    _print_tables(runs)
     excesses = [over_floor(runs[0], one) for one in runs[1:]]
     nearer = [
         one.told(runs[0].name, other.name)
@@ -102,10 +100,7 @@ def load(path: pathlib.Path) -> ComparedRun:
 
 def differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """The config fields in which the runs differ, by dotted key: each run's value; a dash where it has none."""
-    flat = [dict(_flat(dataclasses.asdict(one.experiment))) for one in runs]
-    names = dict.fromkeys(name for one in flat for name in one if name not in _NAMES_APART)
-    found = {name: [_shown(one.get(name)) for one in flat] for name in names}
-    return {name: values for name, values in found.items() if len(set(values)) > 1}
+    return differences.leaves([one.experiment for one in runs])
 
 
 def warnings(runs: Sequence[ComparedRun]) -> Iterator[str]:
@@ -175,47 +170,96 @@ def _estimates(name: str, found: Mapping) -> dict[str, Any]:
     return row
 
 
-def _columns(runs: Sequence[ComparedRun]) -> list[str]:
-    return ["run", *differing(runs), *(name.upper() for name in runs[0].verdict["questions"]), "gate"]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Table:
+    """Cells in words; the first of each row, and of the header, is a name."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def turned(self) -> "_Table":
+        """Rows for columns."""
+        first, *rest = zip(self.header, *self.rows, strict=True)
+        return _Table(header=first, rows=rest)
 
 
-def _rows(runs: Sequence[ComparedRun]) -> list[list[str]]:
-    fields = differing(runs)
+def _fields(runs: Sequence[ComparedRun]) -> _Table:
+    """Where the configs differ: a row a key, a column a run."""
+    found = differences.entries([one.experiment for one in runs])
+    return _Table(
+        header=["where they differ", *(one.name for one in runs)],
+        rows=[[name, *values] for name, values in found.items()],
+    )
+
+
+def _answers(runs: Sequence[ComparedRun]) -> _Table:
+    """A row a run, a column a question."""
     words = {True: "passed", False: "FAILED", None: "not run"}
-    return [
-        [
-            f"{one.name} (VOID)" if one.verdict["void"] else one.name,
-            *(values[number] for values in fields.values()),
-            *(
-                f"{question['answer']} {wording.number(question['estimate'], question['ci95'])}"
-                for question in one.verdict["questions"].values()
-            ),
-            words[one.verdict["gate"]["passed"]],
-        ]
-        for number, one in enumerate(runs)
-    ]
+    return _Table(
+        header=["run", *(name.upper() for name in runs[0].verdict["questions"]), "gate"],
+        rows=[
+            [
+                f"{one.name} (VOID)" if one.verdict["void"] else one.name,
+                *(
+                    f"{question['answer']} {wording.number(question['estimate'], question['ci95'])}"
+                    for question in one.verdict["questions"].values()
+                ),
+                words[one.verdict["gate"]["passed"]],
+            ]
+            for one in runs
+        ],
+    )
 
 
-def _table(runs: Sequence[ComparedRun]) -> rich.table.Table:
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for name in _columns(runs):
-        table.add_column(name, overflow="fold")
-    for row in _rows(runs):
-        table.add_row(*map(rich.markup.escape, row))
-    return table
+def _print_tables(runs: Sequence[ComparedRun]) -> None:
+    """Where they differ, then the answers: a row a run where the terminal is wide enough, else a row a question."""
+    console = rich.console.Console()
+    answers = _answers(runs)
+    wide = _drawn(answers)
+    is_wide_enough = (
+        console.measure(wide, options=console.options.update(width=10_000)).maximum <= console.width
+    )
+    for table in _narrow(_fields(runs), console.width):
+        console.print(table, highlight=False)
+    for table in [wide] if is_wide_enough else _narrow(answers.turned, console.width):
+        console.print(table, highlight=False)
+
+
+_LEAST_WIDTH = 20  # characters of a run's column
+
+
+def _narrow(table: _Table, width: int) -> Iterator[rich.table.Table]:
+    """A column a run; so many runs beside each other as are readable in `width` characters, the others below."""
+    names = max(len(one[0]) for one in (table.header, *table.rows))
+    at_once = max((width - names) // (_LEAST_WIDTH + 2), 1)
+    for first in range(1, len(table.header), at_once) if table.rows else ():
+        here = slice(first, first + at_once)
+        header, *rows = ([one[0], *one[here]] for one in (table.header, *table.rows))
+        yield _drawn(_Table(header=header, rows=rows))
+
+
+def _drawn(table: _Table) -> rich.table.Table:
+    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(table.header):
+        drawn.add_column(rich.markup.escape(name), overflow="fold", no_wrap=number == 0)
+    for row in table.rows:
+        drawn.add_row(*map(rich.markup.escape, row))
+    return drawn
 
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ figure.title }}</title>
 <style>body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse}td,th{padding:.3rem .8rem .3rem 0;text-align:left;border-bottom:1px solid #e4e4e4}
+table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.3rem .8rem .3rem 0;text-align:left;border-bottom:1px solid #e4e4e4}
 img{max-width:100%}.warning{color:#a33c00}</style>
 <h1>{{ figure.title }}</h1>
 {% for words in warnings %}<p class="warning">{{ words }}</p>{% endfor %}
 <img src="{{ png }}" width="{{ figure.width }}" alt="{{ figure.alt }}"><p>{{ figure.caption }}</p>
-<table><tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>
-{% for words in nearer %}<p>{{ words }}</p>{% endfor %}</html>
+{% for table in tables %}<table><tr>{% for name in table.header %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>
+{% endfor %}{% for words in nearer %}<p>{{ words }}</p>{% endfor %}</html>
 """
 
 
@@ -226,8 +270,7 @@ def _page(runs: Sequence[ComparedRun], figure: Any, found: Sequence[str], nearer
         png=report.inline(figure.png),
         warnings=found,
         nearer=nearer,
-        columns=_columns(runs),
-        rows=_rows(runs),
+        tables=[_fields(runs), _answers(runs)],
     )
 
 
@@ -237,23 +280,3 @@ def _with_own_names(runs: list[ComparedRun]) -> list[ComparedRun]:
     return [
         dataclasses.replace(one, name=str(one.path)) if names.count(one.name) > 1 else one for one in runs
     ]
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves by dotted key; lists of tables are counted, as TOML's are."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
-        for index, inner in enumerate(value):
-            yield from _flat(inner, f"{name}[{index}]")
-    else:
-        yield name, value
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)

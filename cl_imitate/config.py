@@ -423,7 +423,9 @@ class Rules:
     """The decision rules, fixed before the run and copied into the verdict."""
 
     confidence: Rate = 0.95
-    bootstrap_samples: Positive = 2000
+    bootstrap_samples: Annotated[int, pydantic.Field(ge=50)] = (
+        2000  # with fewer, an interval's ends are single draws
+    )
     reference_fraction: Rate = 0.1  # the reference is the mean of this last share of a horizon
     parity: PositiveFloat = 0.9  # NOW, MONTH: yes above, no below
     exceeds: PositiveFloat = 1.1

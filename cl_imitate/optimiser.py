@@ -37,6 +37,11 @@ def without_rates(training: config.Training) -> config.Training:
     return dataclasses.replace(training, **{name: defaults[name] for name in LEAVES})
 
 
+def warmup_updates(training: config.Training) -> int:
+    """Over how many updates the rate rises: as configured, but no more than a quarter of all."""
+    return min(training.warmup_updates, training.num_updates // 4)
+
+
 def make_optimiser(
     training: config.Training, rates: TrainRates | None = None
 ) -> optax.GradientTransformation:
@@ -46,7 +51,7 @@ def make_optimiser(
     """
     rates = jax.tree.map(lambda x: x[0], rates_of(training, 1)) if rates is None else rates
     assert rates is not None
-    warmup = min(training.warmup_updates, training.num_updates // 4)
+    warmup = warmup_updates(training)
     schedule = optax.join_schedules(
         [
             optax.linear_schedule(0.0, rates.learning_rate, warmup),  # pyright: ignore[reportArgumentType]

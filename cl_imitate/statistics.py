@@ -67,18 +67,27 @@ class Estimate:
     num_learners: int
     num_units: int = 0  # what is independent: tasks, or the learners of a single task; 0: the learners
 
+    @property
+    def covers_learners(self) -> bool:
+        """Whether it rests on two learners (or tasks) at least."""
+        return self._units > 1
+
+    @property
+    def _units(self) -> int:
+        return self.num_units or self.num_learners
+
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """The bootstrap's interval and the t interval over seeds, in quadrature on either side of the estimate.
 
-        One learner says nothing about other learners: then only seeds are left. One seed says nothing about other
-        seeds: then only learners are. With nothing to go by, NaN.
+        One seed says nothing about other seeds: then only learners are left. One learner says nothing about other
+        learners, whom every answer is about: then NaN, as with nothing to go by.
         """
-        if self.num_learners <= 1:
-            return t_interval(self.seed_values, confidence)
+        if not self.covers_learners:
+            return np.nan, np.nan
         low, high = _percentiles(self.draws, confidence)
         if not np.isfinite(self.value):
             return low, high
-        stretch = _stretch(self.num_units or self.num_learners, confidence)
+        stretch = _stretch(self._units, confidence)
         over_seeds = seed_half_width(self.seed_values, confidence)
         return (
             self.value - float(np.hypot(stretch * max(self.value - low, 0.0), over_seeds)),
@@ -134,15 +143,6 @@ def resample(task: np.ndarray, *, rng: np.random.Generator, samples: int) -> np.
     slots = np.searchsorted((reached + offset).ravel(), (np.arange(n) + offset).ravel(), side="right")
     of_slot = drawn.ravel()[slots].reshape(samples, n)
     return order[first[of_slot] + rng.integers(count[of_slot])]
-
-
-def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of the mean of `values [S]`; NaN under two values."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2 or not np.isfinite(values).all():
-        return np.nan, np.nan
-    half = seed_half_width(values, confidence)
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def seed_half_width(values: np.ndarray, confidence: float) -> float:
@@ -217,9 +217,7 @@ def probability_of_improvement(better: np.ndarray, worse: np.ndarray) -> np.ndar
 
 
 def _stretch(num_units: int, confidence: float) -> float:
-    """By how much a percentile interval of so many independent units is too short, were they normal."""
-    if num_units < 2:
-        return np.inf
+    """By how much a percentile interval of so many independent units, two or more, is too short, were they normal."""
     normal = scipy.special.ndtri((1 + confidence) / 2)
     return float(student(num_units - 1, confidence) / normal * (num_units / (num_units - 1)) ** 0.5)
 

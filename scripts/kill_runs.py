@@ -34,7 +34,7 @@ TINY = (
     "evaluation.months=[]",
     'evaluation.rungs=[{rung="1", name="unseen task"}]',
     "imitator.also_context_steps=[]",
-    "rules.bootstrap_samples=20",
+    "rules.bootstrap_samples=50",
 )
 
 

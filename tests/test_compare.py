@@ -1,14 +1,15 @@
 """Folders as runs leave them, with verdicts of known answers."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 
 import pytest
 import synthetic
 
-from cl_imitate import compare, load_config
-from cl_imitate.config import Imitator, Learner, Rules
+from cl_imitate import compare, differences, load_config
+from cl_imitate.config import Imitator, Learner, Rules, Training
 
 
 def folder(path: pathlib.Path, **changes) -> pathlib.Path:
@@ -61,6 +62,57 @@ def test_a_table_a_csv_file_a_figure_and_a_page_are_made(pair, tmp_path, capsys)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "imitator.width" in page
     assert "data:image/png;base64," in page
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory) -> list[pathlib.Path]:
+    """Three runs that differ in nine fields; two in entries of a list, of which the third has none."""
+    root, few = tmp_path_factory.mktemp("unlike"), synthetic.experiment().evaluation
+    other_month = dataclasses.replace(few.months[0], later_steps=480)
+    others = [
+        {"seed": seed, "imitator": Imitator(width=128 * seed, num_layers=2 + seed, context_steps=256 * seed)}
+        | {"training": Training(num_seeds=2 + seed, num_updates=1000 * seed, batch_size=8 * seed)}
+        | {"evaluation": dataclasses.replace(few, months=months, now_steps=64 * seed)}
+        for seed, months in ((1, (other_month,)), (2, ()))
+    ]
+    named = zip(("narrow", "wide", "third"), ({}, *others), strict=True)
+    return [folder(root / name, name=name, **changes) for name, changes in named]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("num_runs", [2, 3])
+def test_runs_that_differ_in_many_fields_are_readable_on_a_terminal(
+    unlike, tmp_path, capsys, monkeypatch, columns, num_runs
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    compare.compare(unlike[:num_runs], tmp_path / "out")
+    shown = capsys.readouterr().out
+    assert "where they differ" in shown.splitlines()[1]
+    tables = [line.split() for line in shown.splitlines()[:-1] if line.strip()]
+    assert all(len(line) <= columns for line in shown.splitlines()[:-1])
+    assert ["imitator.width", "64", "128"] in [line[:3] for line in tables]
+    assert sum(line[0] == "evaluation.months" for line in tables) == (
+        2 if (columns, num_runs) == (80, 3) else 1
+    )
+    answered = [line for line in tables if line[0] in ("PROCESS", "run")]
+    assert len(answered) == 2
+    assert answered[1][1:3] == ["yes", "1.00"]
+
+
+def test_a_list_is_one_field_that_differs_and_is_cut_where_long(unlike):
+    experiments = [compare.load(path).experiment for path in unlike]
+    found = differences.entries(experiments)
+    assert found["evaluation.months"] == ["1 entry", "1 entry", "none"]
+    assert differences.entries(experiments[:2])["evaluation.months"] == [
+        "[0].later_steps 320",
+        "[0].later_steps 480",
+    ]
+    many = dataclasses.replace(experiments[0].evaluation, stage_steps=tuple(range(0, 640, 32)))
+    longer = [experiments[0], dataclasses.replace(experiments[0], evaluation=many)]
+    [short, cut] = differences.entries(longer)["evaluation.stage_steps"]
+    assert short == "0, 160, 320"
+    assert cut.startswith("0, 32, 64")
+    assert cut.endswith("…")
 
 
 def test_runs_of_other_rules_are_warned_of(pair, tmp_path, capsys):

@@ -85,6 +85,18 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("learner.replay_capacity=8", "learner.replay_capacity = 8"),
         ("evaluation.stage_steps=[0,0]", "evaluation.stage_steps repeats a step"),
         ("evaluation.stage_steps=[8]", "evaluation.stage_steps holds 8"),
+        (
+            "evaluation.fork_steps=[640,320]",
+            "fork_steps = [640, 320] is not in ascending order. Write it so: [320, 640]",
+        ),
+        (
+            "evaluation.stage_steps=[32,0]",
+            "stage_steps = [32, 0] is not in ascending order. Write it so: [0, 32]",
+        ),
+        (
+            "rules.bootstrap_samples=49",
+            "rules.bootstrap_samples = 49: input should be greater than or equal to 50",
+        ),
         ("training.checkpoint_rule=best_validation", "needs training.num_validation above 0"),
         ("seed", "write it as key=value"),
         ("name.x=3", "name is not a table"),

@@ -17,11 +17,10 @@ SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 def sized(learners: int = 64, seeds: int = 5, **changes) -> config.Experiment:
     return synthetic.experiment(
         simulation=config.Simulation(num_held_out=learners, num_held_out_train_tasks=learners),
-        training=config.Training(num_seeds=seeds),
         evaluation=dataclasses.replace(
             synthetic.experiment().evaluation, elsewhere_learners=min(learners, 32)
         ),
-        **{"rules": RULES, **changes},
+        **{"training": config.Training(num_seeds=seeds), "rules": RULES, **changes},
     )
 
 
@@ -59,6 +58,20 @@ def test_too_few_learners_tasks_or_seeds_get_a_note_that_says_how_many_would_do(
     few_tasks = config.Simulation(num_held_out=64, num_held_out_tasks=2)
     assert "2 tasks" in about(dataclasses.replace(sized(), simulation=few_tasks))["now"]
     assert "seeds would do" in about(sized(64, 3))["later"]
+
+
+def test_of_one_learner_it_is_said_that_there_will_be_no_answer():
+    found = about(sized(1, 3))
+    assert "NOW will stay without an answer: one held-out learner says nothing of others" in found["now"]
+    assert not any("inf" in line for line in found.values())
+
+
+def test_a_warm_up_that_is_cut_short_is_said():
+    enough = sized(512, 12, training=config.Training(num_seeds=12, num_updates=200, warmup_updates=50))
+    assert not list(power.notes(enough))
+    training = dataclasses.replace(enough.training, num_updates=10, warmup_updates=100)
+    [note] = power.notes(dataclasses.replace(enough, training=training))
+    assert note == "training.warmup_updates = 100 is cut to 2: a quarter of training.num_updates = 10."
 
 
 LATER_SEEN = {"0.15 [0.06, 0.25]": 0.096, "0.12 [0.06, 0.19]": 0.063, "0.15 [-0.01, 0.31]": 0.164}

@@ -44,7 +44,7 @@ TINY = (
     "evaluation.months=[]",
     "evaluation.rungs=[]",
     "imitator.also_context_steps=[]",
-    "rules.bootstrap_samples=20",
+    "rules.bootstrap_samples=50",
 )
 
 ONE_FORK = ("evaluation.fork_steps=[128]", "evaluation.later_fork_step=128")

@@ -89,10 +89,12 @@ def test_with_nothing_finite_the_estimate_and_its_interval_are_nan():
     assert np.isnan([found.value, *found.interval()]).all()
 
 
-def test_one_learner_and_one_seed_give_no_interval():
-    found = statistics.estimate(mean, np.ones((1, 1)), task=np.zeros(1), rng=generator(), samples=20)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_learner_gives_no_interval_however_many_seeds(seeds):
+    found = statistics.estimate(mean, np.ones((seeds, 1)), task=np.zeros(1), rng=generator(), samples=20)
     assert found.value == 1
     assert np.isnan(found.interval()).all()
+    assert np.isnan(statistics.mean_of([found, found]).interval()).all()
 
 
 def test_a_resample_takes_whole_numbers_of_learners_of_the_drawn_tasks():
@@ -169,11 +171,14 @@ def test_on_one_task_it_is_rliables_stratified_bootstrap():
     )  # the width is 0.65; Monte-Carlo error 0.012 an end
 
 
-def test_the_t_interval_is_scipys():
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    return scipy.stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=scipy.stats.sem(values))
+
+
+def test_the_half_width_over_seeds_is_that_of_scipys_t_interval():
     values = np.array([1.0, 2.0, 4.0])
-    expected = scipy.stats.t.interval(0.95, 2, loc=values.mean(), scale=scipy.stats.sem(values))
-    np.testing.assert_allclose(statistics.t_interval(values), expected)
-    assert np.isnan(statistics.t_interval(values[:1])).all()
+    assert statistics.seed_half_width(values, 0.95) == pytest.approx(np.diff(t_interval(values))[0] / 2)
+    assert statistics.seed_half_width(values[:1], 0.95) == 0.0
 
 
 def spread(seeds: int, between: float) -> statistics.Estimate:
@@ -196,13 +201,13 @@ def test_the_spread_of_seeds_is_never_left_out_however_many_there_are(seeds):
     many = spread(seeds, between=2.0)
     half = statistics.seed_half_width(many.seed_values, 0.95)
     assert np.diff(many.interval()) > 2 * half
-    assert half == pytest.approx(np.diff(statistics.t_interval(many.seed_values))[0] / 2)
+    assert half == pytest.approx(np.diff(t_interval(many.seed_values))[0] / 2)
 
 
 def test_few_tasks_stretch_the_percentile_interval_to_what_students_t_gives():
     values = generator(5).standard_normal((1, 6))
     found = statistics.estimate(mean, values, task=np.arange(6), rng=generator(), samples=40_000)
-    closed = statistics.t_interval(values[0])
+    closed = t_interval(values[0])
     np.testing.assert_allclose(found.interval(), closed, atol=0.1 * np.ptp(closed))
     shared = statistics.estimate(mean, values, task=np.arange(6) // 2, rng=generator(), samples=4000)
     assert (found.num_units, shared.num_units) == (6, 3)

@@ -82,6 +82,36 @@ def test_one_imitator_seed_is_said():
     assert "one imitator seed" in question("now", synthetic.now(seeds=1))["reason"]
 
 
+@pytest.mark.parametrize("imitator", [1.0, 5.0, 12.0])
+def test_one_learner_answers_no_question_and_that_is_said(imitator):
+    """However its seeds agree: a question is about learners."""
+    alone = {"learners": 1, "noise": 0.0}
+    cells = [
+        synthetic.now(imitator, **alone),
+        synthetic.now(imitator, 5.0, fork_step=320, **alone),
+        synthetic.month(imitator, split="train", **alone),
+        synthetic.process(imitator, **alone),
+        synthetic.later(imitator, **alone),
+        synthetic.elsewhere("2", imitator, **alone),
+        synthetic.elsewhere("3", imitator, **alone),
+    ]
+    found = synthetic.decide(cells)["questions"]
+    assert {name: one["answer"] for name, one in found.items()} == {
+        "now": "undecided",
+        "month": "undecided",
+        "process": "void",
+        "later": "void",
+        "elsewhere": "void",
+    }
+    for name, one in found.items():
+        if (name, imitator) != ("later", 1.0):  # where there is nothing at NOW to go on from
+            assert "one held-out learner: the interval does not cover learners" in one["reason"]
+        assert one["ci95"] == [None, None]
+    assert all("does not cover learners" in one["reason"] for one in found["elsewhere"]["rungs"])
+    assert found["later"]["exceeds_its_data"]["answer"] == "void"
+    assert "does not cover learners" in found["later"]["exceeds_its_data"]["reason"]
+
+
 def test_a_wide_spread_of_imitator_seeds_leaves_now_undecided():
     assert question("now", synthetic.now(10.0, seed_noise=3.0))["answer"] == "undecided"
 

@@ -27,6 +27,26 @@ def test_a_partial_answer_means_what_its_interval_settles_and_no_more(question, 
     assert ("open" in meant) == (ci95 != (0.2, 0.4))
 
 
+BY_INTERVAL = "The interval contains the bound: more learners or imitator seeds would decide."
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (synthetic.now(9.1, noise=0.4), BY_INTERVAL),
+        (
+            synthetic.now(9.1, noise=0.4, seeds=1),
+            f"One imitator seed: the interval does not cover seeds. {BY_INTERVAL}",
+        ),
+        (synthetic.now(1.0, 1.0), "The held learner is not clearly better than random."),
+        (synthetic.now(learners=1), "One held-out learner: the interval does not cover learners."),
+    ],
+)
+def test_an_undecided_now_means_what_left_it_so(cell, words):
+    one = decide(cell)["questions"]["now"]
+    assert (one["answer"], one["meaning"]) == ("undecided", words)
+
+
 def test_the_share_in_a_meaning_is_that_of_the_rules():
     meant = wording.meaning("later", {"answer": "partial", "ci95": (0.0, 0.3)}, Rules(learns_yes=0.6))
     assert meant.startswith("It gains less than 0.6 of what the learner goes on to gain")

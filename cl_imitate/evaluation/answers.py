@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from cl_imitate import statistics
 from cl_imitate.config import Experiment, Rules
 from cl_imitate.evaluation import comparisons, wording
-from cl_imitate.evaluation.entries import generator_of, growth_entry, not_run, parity_entry, rung_entry
+from cl_imitate.evaluation.entries import (
+    ONE_LEARNER,
+    generator_of,
+    growth_entry,
+    not_run,
+    parity_entry,
+    rung_entry,
+)
 from cl_imitate.evaluation.results import Cell, pick
 from cl_imitate.statistics import Estimate
 
@@ -129,10 +136,11 @@ def _elsewhere(experiment: Experiment, cells: Sequence[Cell]) -> dict:
         return {**not_run("no rung from 2 up was run"), "rungs": rungs}
     answers = {entry["answer"] for entry, _ in counted}
     answer = next(iter(answers)) if answers in ({"yes"}, {"no"}) else "partial" if answers else "void"
+    is_alone = all(entry.get("num_learners") == 1 for entry, _ in high)
     overall = _over_rungs(experiment, [cell for _, cell in counted])
     return {
         "answer": answer,
-        "reason": None if counted else "no rung from 2 up counts",
+        "reason": None if counted else f"no rung from 2 up counts{f': {ONE_LEARNER}' if is_alone else ''}",
         "estimate": overall.value,  # the mean over counted rungs from 2 up
         "ci95": overall.interval(experiment.rules.confidence),
         "num_counted": len(counted),

@@ -21,6 +21,7 @@ from cl_imitate.evaluation.protocols import grows
 from cl_imitate.evaluation.results import Cell
 from cl_imitate.statistics import Estimate
 
+ONE_LEARNER = "one held-out learner: the interval does not cover learners"
 _NOT_BETTER = "the held learner is not clearly better than random"
 
 
@@ -48,7 +49,7 @@ def parity_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
     found = comparisons.parity(cell, rules, generator_of(experiment, cell))
     interval = found.ratio.interval(rules.confidence)
     answer, reason, void_because = parity_answer(interval, rules), _few(found.ratio), None
-    if not found.held_gain.interval(rules.confidence)[0] > 0:
+    if found.ratio.covers_learners and not found.held_gain.interval(rules.confidence)[0] > 0:
         answer, reason, void_because = "undecided", _NOT_BETTER, "learner"
     entry = {
         "answer": answer,
@@ -170,9 +171,10 @@ def _exceeds_its_data(experiment: Experiment, cell: Cell) -> dict:
     answer = "yes" if passes(found.imitator_over_held, found.imitator_over_best) else "no"
     if not passes(found.learner_over_held, found.learner_over_best):
         answer = "void"
+    alone = _few(found.imitator_over_held) if not found.imitator_over_held.covers_learners else None
     return {
         "answer": answer,
-        "reason": "the learner that goes on does not pass either" if answer == "void" else None,
+        "reason": (alone or "the learner that goes on does not pass either") if answer == "void" else None,
         "over_held": figure(found.imitator_over_held, rules),
         "over_best_history": figure(found.imitator_over_best, rules),
         "best_history_return": found.best_history,
@@ -197,6 +199,8 @@ def rung_entry(experiment: Experiment, cell: Cell) -> tuple[dict, Estimate]:
     interval = found.recovered.interval(rules.confidence)
     answer, reason = learns_answer(interval, rules), _few(found.recovered) or _parted(found.recovered, rules)
     least = rules.elsewhere_min_learner_gain
+    if not found.recovered.covers_learners:
+        reason = f"not counted: {reason}"
     if found.ceiling is None:
         reason = "not counted: neither ceiling nor optimum is known here, so the learner's range is not"
     elif not found.learner_gain.value >= least:
@@ -248,6 +252,8 @@ def sizes(found: Estimate) -> dict:
 
 
 def _few(found: Estimate) -> str | None:
+    if found.num_learners == 1:
+        return ONE_LEARNER
     return "one imitator seed: the interval does not cover seeds" if len(found.seed_values) < 2 else None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import scipy.special
 
-from cl_imitate import config, statistics
+from cl_imitate import config, optimiser, statistics
 
 POWER = 0.8
 
@@ -124,23 +124,36 @@ def enough(of: Sizes, spread: Spread, rules: config.Rules, question: str, *, sta
 
 
 def notes(experiment: config.Experiment) -> Iterator[str]:
-    """What a run of these sizes can hardly answer, a line a question, and what that rests on; or nothing."""
+    """What a run of these sizes can hardly answer, a line a question, and what that rests on; or nothing. Also where
+    so few updates cut the warm-up short.
+    """
     rules, assumed = experiment.rules, []
     for question in asked(experiment):
         of, spread = sizes(experiment, question), SPREADS[question]
         stages = len(experiment.evaluation.months) if question == "month" else 1
         if is_enough(of, spread, rules, question, stages=stages):
             continue
+        better = _remedy(enough(of, spread, rules, question, stages=stages))
+        if of.units < 2:
+            yield (
+                f"{question.upper()} will stay without an answer: one held-out learner says nothing of others. {better}"
+            )
+            continue
         assumed.append(f"{question.upper()} {spread.learners:g} and {spread.seeds:g}")
         yield (
             f"{question.upper()} may stay without an answer: {_count(of)} make an interval of about "
             f"±{half_width(of, spread, rules.confidence):.2g}, and {distance(rules, question):.2g} is all there is to "
-            f"the nearer bound. {_remedy(enough(of, spread, rules, question, stages=stages))}"
+            f"the nearer bound. {better}"
         )
     if assumed:
         yield (
             "assumed for this: learners' and imitator seeds' ratios differ (standard deviations, as seen in the "
             f"quickstart) by {', '.join(assumed)}."
+        )
+    if (warmup := optimiser.warmup_updates(training := experiment.training)) < training.warmup_updates:
+        yield (
+            f"training.warmup_updates = {training.warmup_updates} is cut to {warmup}: a quarter of "
+            f"training.num_updates = {training.num_updates}."
         )
 
 

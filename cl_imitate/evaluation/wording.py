@@ -142,9 +142,15 @@ _MEANING = {
 
 
 def meaning(question: str, one: Mapping, rules: Rules) -> str:
-    """What an entry's answer means: of a partial one, what its interval leaves open and no more."""
+    """What an entry's answer means: of a partial one, what its interval leaves open and no more; of one undecided for a
+    reason of its own, that."""
     found = _MEANING.get((name_of_question(question, one), name_of_answer(question, one, rules)))
-    return found.format(half=share_of_yes(rules)) if found else "Not measured in this run."
+    if found is None:
+        return "Not measured in this run."
+    if one["answer"] == "undecided" and (reason := one.get("reason")):
+        is_by_interval = not one.get("void_because") and one["ci95"][0] <= rules.parity <= one["ci95"][1]
+        return f"{reason[0].upper()}{reason[1:]}.{f' {found}' if is_by_interval else ''}"
+    return found.format(half=share_of_yes(rules))
 
 
 def question(name: str, one: Mapping) -> str:

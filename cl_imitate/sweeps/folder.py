@@ -108,6 +108,24 @@ def is_sweep(path: pathlib.Path) -> bool:
     return (path / "sweep.json").is_file()
 
 
+def check_has_verdict(path: pathlib.Path) -> None:
+    """Raises ValueError: a folder is a sweep's, not a run's; or that of a sweep's point which diverged."""
+    if is_sweep(path):
+        raise ValueError(
+            f"{path} is the folder of a sweep, not of a run. See all its points with `cl-imitate horizon "
+            f"{path}`, or give the folders of some: {path / 'points'}/*"
+        )
+    run = path.resolve()
+    sweep = SweepDir(run.parent.parent)
+    if run.parent.name != "points" or not is_sweep(sweep.path):
+        return
+    if (told := sweep.state(run.name))["state"] == "diverged":
+        raise ValueError(
+            f"{path} has no verdict, and --resume would bring none: its learners or imitators diverged, and would "
+            f"do so again ({told['error']}). Leave it out, or run it in another folder with what that asks for."
+        )
+
+
 def open_sweep(
     path: pathlib.Path, points: list[Point], *, name: str, origin: pathlib.Path, resume: bool
 ) -> SweepDir:
