@@ -15,9 +15,10 @@ from typing import Any
 import filelock
 import jax
 
-from cl_imitate import circumstances, processes
+from cl_imitate import aside, circumstances, processes
 from cl_imitate.attempt import Attempt
 from cl_imitate.disk_use import megabytes, num_bytes
+from cl_imitate.interruption import InterruptedRunError
 
 STAGES = ("simulate", "gate", "train", "evaluate", "control", "report")
 _ARTIFACTS = {
@@ -57,8 +58,33 @@ class RunDir:
                 f"Run `cl-imitate {stage}` with this config and --run-dir first."
             )
 
+    @contextmanager
+    def redoing(self, stage: str) -> Iterator[None]:
+        """Do a finished stage again: it is forgotten first, and what it had left is put back where it cannot be done.
+
+        It is not put back after a kill, a notice to stop or a save: then the stage goes on from there.
+        """
+        self.forget(stage)
+        try:
+            yield
+        except InterruptedRunError:
+            raise
+        except Exception:
+            if processes.is_first() and not self._has_saved(stage):
+                aside.put_back(self.path, made=_ARTIFACTS[stage], moved=_gate_and_saves(stage))
+                print(f"{self.path}: what was there before --again is put back", file=sys.stderr, flush=True)
+            raise
+
+    def _has_saved(self, stage: str) -> bool:
+        """Whether an attempt at a stage has left anything that it could go on from."""
+        gate = RunDir(self.path / "gate", "")
+        if stage == "gate" and (gate.path / "manifest.json").exists():
+            return bool(gate.manifest["stages"]) or any((gate.path / "resume").rglob("*.json"))
+        return any(self.keeper_path(stage).rglob("*.json"))
+
     def forget(self, stage: str) -> None:
-        """A stage and all later ones count as not done; what they left is removed when they are done again.
+        """A stage and all later ones count as not done. What it left is set aside until it is done again; what later
+        ones left is removed when they are done again.
 
         The verdict and the report go at once, and first of all: a folder is read by its verdict, and none may tell of
         what is being done again. A kill right after leaves a report that counts as not done, and no
@@ -70,21 +96,19 @@ class RunDir:
         processes.exchange("forgotten")
 
     def _forget(self, stage: str) -> None:
-        for artifact in _ARTIFACTS["report"]:
-            _remove(self.path / artifact)
-        gate, removing = self.path / "gate", self.path / "gate.removing"
-        shutil.rmtree(removing, ignore_errors=True)
-        if stage in ("simulate", "gate") and gate.exists():
-            # First, and at once: after a kill nobody may take it, or half of it, for a gate that is done.
-            gate.rename(removing)
+        aside.begin(self.path)
+        # A gate and saves before the manifest: after a kill nobody may take it, or half of it, for a gate that is done,
+        # or go on from saves of what is forgotten.
+        for name in (*_ARTIFACTS["report"], *_gate_and_saves(stage)):
+            aside.move(self.path, name)
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
             _drop_attempts(manifest, name)
             _drop_continued(manifest, name)
-            shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         write_json(self.path / "manifest.json", manifest)
-        shutil.rmtree(removing, ignore_errors=True)
+        for name in _ARTIFACTS[stage]:
+            aside.move(self.path, name)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -176,7 +200,7 @@ class RunDir:
         """
         if not goes_on and processes.is_first():
             for artifact in _ARTIFACTS[name]:
-                _remove(self.path / artifact)
+                aside.remove(self.path / artifact)
             manifest = self.manifest
             _drop_continued(manifest, name)
             write_json(self.path / "manifest.json", manifest)
@@ -199,6 +223,7 @@ class RunDir:
         if processes.count() > 1:
             manifest["stages"][name]["processes"] = processes.count()
         write_json(self.path / "manifest.json", manifest)
+        aside.drop(self.path)
         freed = num_bytes(self.keeper_path(name))
         shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         print(_told(name, manifest["stages"][name], freed, num_bytes(self.path)), file=sys.stderr, flush=True)
@@ -338,6 +363,12 @@ def _told(name: str, stage: dict[str, Any], freed: int, used: int) -> str:
     return ", ".join([*words, f"the folder takes {megabytes(used)}"])
 
 
+def _gate_and_saves(stage: str) -> tuple[str, ...]:
+    """What a stage and all later ones go on from; of a gate, which has its saves in itself, all of it."""
+    later = STAGES[STAGES.index(stage) :]
+    return tuple("gate" if name == "gate" else f"resume/{name}" for name in later)
+
+
 def _drop_attempts(manifest: dict[str, Any], stage: str) -> None:
     attempts = manifest.get("attempts", {})
     attempts.pop(stage, None)
@@ -349,13 +380,6 @@ def _drop_continued(manifest: dict[str, Any], stage: str) -> None:
     manifest["continued"] = [one for one in manifest.get("continued", []) if one["stage"] != stage]
     if not manifest["continued"]:
         del manifest["continued"]
-
-
-def _remove(path: pathlib.Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _is_later(line: str, update: int, of: dict[str, Any]) -> bool:

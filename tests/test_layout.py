@@ -16,7 +16,7 @@ RANKS = """
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/comparisons evaluation/results load_config check_config
 1: check_controls checkpoint
-1: run_dir attempt progress sharding
+1: run_dir aside attempt progress sharding
 1: blocks seating optimiser evaluation/needed evaluation/horizon evaluation/moved evaluation/findings
 2: envs/* learners/* imitators/* figures/* keeper trainees
 3: envs/tasks simulate train cost imitators/learner_posterior executed

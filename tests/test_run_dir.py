@@ -8,6 +8,7 @@ import pytest
 
 from cl_imitate import circumstances, load_config, run_dir
 from cl_imitate.disk_use import disk_use
+from cl_imitate.interruption import InterruptedRunError
 from cl_imitate.run_dir import open_run
 
 
@@ -222,7 +223,7 @@ def test_what_is_to_be_done_again_leaves_no_verdict_of_what_it_was(tmp_path, sta
     assert not (run.path / "report").exists()
 
 
-@pytest.mark.parametrize("killed_at", [1, 2, 3])
+@pytest.mark.parametrize("killed_at", [1, 2, 3, 7])
 def test_a_kill_while_forgetting_leaves_no_verdict_that_is_stale_and_none_that_stays_away(
     tmp_path, monkeypatch, killed_at
 ):
@@ -238,10 +239,11 @@ def test_a_kill_while_forgetting_leaves_no_verdict_that_is_stale_and_none_that_s
 
         return one
 
-    for name in ("_remove", "write_json"):
-        monkeypatch.setattr(run_dir, name, until_killed(getattr(run_dir, name)))
+    for where, name in ((run_dir.aside, "move"), (run_dir, "write_json")):
+        monkeypatch.setattr(where, name, until_killed(getattr(where, name)))
     with pytest.raises(KeyboardInterrupt):
         run.forget("train")
+    assert (run.path / "manifest.json") not in [path for path, *_ in calls[: killed_at - 1]]
     verdict_is_there = (run.path / "verdict.json").exists()
     assert verdict_is_there == run.is_done("report") == (killed_at == 1)
     assert run.is_done("train")  # nothing was forgotten yet: the old weights are still those that are there
@@ -260,19 +262,87 @@ def test_a_kill_right_after_a_gate_is_put_away_leaves_none_that_counts_as_done(t
     assert not run.is_done("gate")
 
 
-def test_a_kill_while_a_gate_is_removed_leaves_none_by_word_or_by_file(tmp_path, monkeypatch):
+def test_a_gate_that_is_forgotten_is_gone_at_once_and_no_second_one_is_in_its_way(tmp_path):
     run = with_every_stage_done(tmp_path / "r")
+    for _ in range(2):
+        run.forget("gate")
+        assert not run.is_done("gate")
+        assert not (run.path / "gate").exists()
+        (run.path / "gate").mkdir()
 
-    def killed(path, ignore_errors=False):
-        if path.name.startswith("gate") and path.exists():
-            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(run_dir.shutil, "rmtree", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run.forget("gate")
-    assert not run.is_done("gate")
-    assert not (run.path / "gate").exists()
-    (run.path / "gate").mkdir()
-    run.forget("gate")  # though the last time left its half
-    assert not {path.name for path in run.path.iterdir()} & {"gate", "gate.removing"}
+def files_of(path: pathlib.Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
+
+
+def with_files_of_every_stage(path: pathlib.Path) -> run_dir.RunDir:
+    run = with_every_stage_done(path)
+    kept = (
+        "checkpoints/learners/a",
+        "checkpoints/imitators/b",
+        "losses.json",
+        "evaluation/c",
+        "gate/d",
+        "controls/e",
+    )
+    for name in (*kept, "histories/recorded/f", "resume/control/step_1.json"):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text(f"old {name}")
+    run.log(stage="train", update=1)
+    return run
+
+
+@pytest.mark.parametrize("stage", run_dir.STAGES)
+def test_a_stage_that_cannot_be_done_again_leaves_the_folder_as_it_was(tmp_path, stage):
+    run = with_files_of_every_stage(tmp_path / "r")
+    before = files_of(run.path)
+
+    def fail() -> None:
+        with run.redoing(stage), run.stage(stage):
+            assert not (run.path / "verdict.json").exists()
+            run.forget_log(after_update=0, stage="train")
+            for artifact in run_dir._ARTIFACTS[stage]:
+                (run.path / artifact).mkdir(parents=True, exist_ok=True)
+                (run.path / artifact / "half").write_text("new")
+            raise ValueError("its input is gone")
+
+    with pytest.raises(ValueError, match="its input is gone"):
+        fail()
+    assert files_of(run.path) == before
+    assert not (run.path / ".before-again").exists()
+
+
+@pytest.mark.parametrize("stage", run_dir.STAGES)
+def test_a_stage_that_is_done_again_leaves_nothing_set_aside(tmp_path, stage):
+    run = with_files_of_every_stage(tmp_path / "r")
+    with run.redoing(stage), run.stage(stage):
+        (run.path / "gate").mkdir(exist_ok=True)
+        run.write_json("verdict.json", {"of": "the new weights"})
+    assert run.is_done(stage)
+    assert not [name for name in files_of(run.path) if name.startswith(".before-again")]
+    # What a later stage left stays until that is done again; nothing goes on from its saves.
+    assert (run.path / "evaluation").exists() == (stage != "evaluate")
+    assert (run.path / "resume" / "control").exists() == (stage == "report")
+
+
+@pytest.mark.parametrize(
+    "ended_by", [KeyboardInterrupt(), InterruptedRunError(15), ValueError("after a save")]
+)
+def test_what_an_attempt_has_saved_is_gone_on_from_and_not_replaced_by_what_was_before(tmp_path, ended_by):
+    run = with_files_of_every_stage(tmp_path / "r")
+
+    def end() -> None:
+        with run.redoing("train"), run.stage("train"):
+            (run.keeper_path("train") / "context_32").mkdir(parents=True)
+            (run.keeper_path("train") / "context_32" / "step_2.json").write_text("{}")
+            raise ended_by
+
+    with pytest.raises(type(ended_by)):
+        end()
+    assert run.goes_on("train")
+    assert not run.is_done("train")
+    with run.stage("train", goes_on=True):
+        pass
+    assert not (run.path / ".before-again").exists()
