@@ -15,7 +15,7 @@ import rich.console
 import rich.markup
 import rich.table
 
-from cl_imitate import excess, load_config, report
+from cl_imitate import differences, excess, load_config, report
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import verdict, wording
 from cl_imitate.figures.comparison import comparison
@@ -88,21 +88,21 @@ def load(path: pathlib.Path) -> ComparedRun:
     try:
         decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
         verdict.rows(decided)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / 'verdict.json'} is damaged ({error}). Redo it: `cl-imitate report --again --run-dir {path}`."
         ) from error
     return ComparedRun(
         name=path.resolve().name,
         path=path,
-        experiment=load_config.load(path / "config.toml"),
+        experiment=load_config.load_of_run(path),
         verdict=decided,
     )
 
 
 def differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """The config fields in which the runs differ, by dotted key: each run's value; a dash where it has none."""
-    flat = [dict(_flat(dataclasses.asdict(one.experiment))) for one in runs]
+    flat = [dict(differences.flat(dataclasses.asdict(one.experiment))) for one in runs]
     names = dict.fromkeys(name for one in flat for name in one if name not in _NAMES_APART)
     found = {name: [_shown(one.get(name)) for one in flat] for name in names}
     return {name: values for name, values in found.items() if len(set(values)) > 1}
@@ -237,18 +237,6 @@ def _with_own_names(runs: list[ComparedRun]) -> list[ComparedRun]:
     return [
         dataclasses.replace(one, name=str(one.path)) if names.count(one.name) > 1 else one for one in runs
     ]
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves by dotted key; lists of tables are counted, as TOML's are."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
-        for index, inner in enumerate(value):
-            yield from _flat(inner, f"{name}[{index}]")
-    else:
-        yield name, value
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from cl_imitate import circumstances, load_config, run_dir
 from cl_imitate.disk_use import disk_use
 from cl_imitate.interruption import InterruptedRunError
 from cl_imitate.run_dir import open_run
+from cl_imitate.sweeps.folder import open_sweep
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path):
@@ -18,6 +19,62 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     with pytest.raises(ValueError, match="another configuration"):
         open_run(tmp_path / "r", fingerprint="b" * 64, config_text="x = 2\n")
     assert (tmp_path / "r" / "config.toml").read_text() == "x = 1\n"
+
+
+def test_what_differs_from_the_run_that_a_folder_holds_is_named(tmp_path):
+    there = 'seed = 0\nname = "a"\n[training]\nnum_updates = 8\n'
+    run = open_run(tmp_path / "r", fingerprint="a" * 64, config_text=there)
+
+    def told(config_text: str) -> str:
+        with pytest.raises(ValueError, match="another configuration") as refused:
+            open_run(run.path, fingerprint="b" * 64, config_text=config_text)
+        return str(refused.value)
+
+    here = there.replace("seed = 0", "seed = 5").replace("num_updates = 8", "batch_size = 2")
+    assert (
+        "(seed = 0 there, 5 here; training.num_updates = 8 there, not set here; training.batch_size = not set there, 2 "
+        "here; fingerprint aaaaaaaaaaaa, this one is bbbbbbbbbbbb)"
+    ) in told(here)
+    assert "its config.toml was altered" in told(there)
+    (run.path / "config.toml").write_text("seed = [")
+    assert "its config.toml cannot be read" in told(here)
+
+
+@pytest.mark.parametrize("found", [None, "xx {", "seed = 5\n"], ids=["lost", "garbage", "altered"])
+def test_a_config_that_was_lost_is_written_again_by_the_same_configuration(tmp_path, capsys, found):
+    config_text = "# as it was written\nseed = 0\n"
+    run = open_run(tmp_path / "r", fingerprint="a", config_text=config_text)
+    (run.path / "config.toml").write_text("seed = 0 # and a remark\n")
+    open_run(run.path, fingerprint="a", config_text=config_text)
+    assert "remark" in (run.path / "config.toml").read_text()
+    assert not capsys.readouterr().err
+    (run.path / "config.toml").unlink()
+    if found is not None:
+        (run.path / "config.toml").write_text(found)
+    with pytest.raises(ValueError, match="another configuration"):
+        open_run(run.path, fingerprint="b", config_text=config_text)
+    assert not (run.path / "config.toml").exists() or (run.path / "config.toml").read_text() == found
+    open_run(run.path, fingerprint="a", config_text=config_text)
+    assert (run.path / "config.toml").read_text() == config_text
+    assert f"{run.path / 'config.toml'} was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_current", [False, True])
+@pytest.mark.parametrize("name", ["a[1]", "a]", "[a"])
+def test_a_path_with_brackets_is_refused_before_anything_is_made(tmp_path, monkeypatch, name, is_current):
+    path = tmp_path / name / "r"
+    if is_current:
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        path = pathlib.Path("r")
+    for make in (
+        lambda: open_run(path, fingerprint="a", config_text=""),
+        lambda: open_sweep(path, [], name="s", origin=tmp_path, resume=False),
+    ):
+        with pytest.raises(ValueError, match=r"r has \[ or \] in its path.*without brackets") as refused:
+            make()
+        assert str(tmp_path / name / "r") in str(refused.value)
+        assert not path.exists()
 
 
 def test_the_manifest_tells_the_circumstances(tmp_path):
@@ -47,9 +104,10 @@ def test_a_stage_that_fails_is_not_done_and_its_half_is_removed_at_the_next_try(
     assert run.manifest["stages"]["simulate"]["td_updates"] == 7
 
 
-def test_a_damaged_manifest_is_named(tmp_path):
+@pytest.mark.parametrize("content", ["{", "[]", '"a"', "{}", '{"stages": {}}'])
+def test_a_damaged_manifest_is_named(tmp_path, content):
     run = open_run(tmp_path / "r", fingerprint="a", config_text="")
-    (run.path / "manifest.json").write_text("{")
+    (run.path / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
         open_run(run.path, fingerprint="a", config_text="")
 
@@ -98,12 +156,29 @@ def test_metrics_of_what_is_done_again_are_dropped_and_so_is_half_a_line(tmp_pat
     ]
 
 
+def test_a_damaged_line_of_the_metrics_is_left_out_and_named(tmp_path, capsys):
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="")
+    run.log(stage="train", update=1)
+    with (run.path / "metrics.jsonl").open("ab") as stream:
+        stream.write(b'xx{\n\xff\n[1]\n{"stage": "train", "update": "two"}\n')
+    run.log(stage="train", update=3)
+    run.log(stage="other")
+    run.forget_log(after_update=2, stage="train")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [(one["stage"], one.get("update")) for one in lines] == [("train", 1), ("other", None)]
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"warning: {run.path / 'metrics.jsonl'}, line {number} is damaged, and left out"
+        for number in (2, 3, 4, 5)
+    ]
+
+
 def test_a_folder_that_a_kill_left_at_the_very_beginning_is_begun_again(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.toml").write_text("who")
     (tmp_path / "run" / "manifest.json.tmp").write_text("{")
-    opened = open_run(tmp_path / "run", fingerprint="f" * 64, config_text="whole")
-    assert (tmp_path / "run" / "config.toml").read_text() == "whole"
+    opened = open_run(tmp_path / "run", fingerprint="f" * 64, config_text="who = 1")
+    assert (tmp_path / "run" / "config.toml").read_text() == "who = 1"
     assert opened.manifest["fingerprint"] == "f" * 64
 
 
@@ -184,7 +259,7 @@ def test_every_continuation_is_kept_until_its_stage_is_begun_again(tmp_path):
 
 
 def test_the_bytes_of_every_part_add_up(tmp_path):
-    run = open_run(tmp_path / "r", fingerprint="a", config_text="four")
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="a=14")
     files = {
         "histories/a/b": 7,
         "checkpoints/best_imitators/c": 11,
