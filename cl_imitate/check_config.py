@@ -20,6 +20,7 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         if not holds:
             raise ValueError(f"{origin}: {message}")
 
+    _check_name(experiment.name, need)
     _check_starts(experiment, need)
     _check_months(experiment, need)
     _check_horizons(experiment, need)
@@ -33,6 +34,15 @@ def check(experiment: config.Experiment, *, origin: str) -> None:
         _check_fork(experiment, experiment.fork, need)
     if problem := control_problem(experiment) or visibility_problem(experiment):
         need(False, problem)
+
+
+def _check_name(name: str, need: Need) -> None:
+    """The default folder is runs/<name>."""
+    need(
+        name not in ("", ".", "..") and not set("/\\\0") & set(name),
+        f"name = {name!r} is not the name of one folder, and the run's is called so. Use one without / and \\, for "
+        'example "quickstart"',
+    )
 
 
 def _check_starts(experiment: config.Experiment, need: Need) -> None:

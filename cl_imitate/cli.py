@@ -1,5 +1,6 @@
 """The command line: parse, build the configuration, call one function per stage."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -204,9 +205,8 @@ def _run_noticed(command: Run | OneStage | Fork, run, parent) -> None:
         processes.exchange("checked")
         if isinstance(command, OneStage):
             name = type(command).__name__.lower()
-            if command.again:
-                run.folder.forget(name)
-            STAGE_FUNCTIONS[name](run)
+            with run.folder.redoing(name) if command.again else contextlib.nullcontext():
+                STAGE_FUNCTIONS[name](run)
             return
         if processes.is_first():
             _say_what_to_expect(run.experiment)

@@ -86,14 +86,14 @@ def load(path: pathlib.Path) -> ComparedRun:
     try:
         decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
         verdict.rows(decided)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / 'verdict.json'} is damaged ({error}). Redo it: `cl-imitate report --again --run-dir {path}`."
         ) from error
     return ComparedRun(
         name=path.resolve().name,
         path=path,
-        experiment=load_config.load(path / "config.toml"),
+        experiment=load_config.load_of_run(path),
         verdict=decided,
     )
 

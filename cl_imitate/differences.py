@@ -1,6 +1,7 @@
 """Where configurations differ, in words: by their leaves for a table of data, by their fields for a reader."""
 
 import dataclasses
+import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -63,3 +64,15 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def told(there: Mapping[str, Any], here: Mapping[str, Any], *, at_most: int = 4) -> str:
+    """The first values that differ, as `seed = 0 there, 5 here`; "" where none does."""
+    was, now = dict(_flat(there)), dict(_flat(here))
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    words = [f"{key} = {_value(was, key)} there, {_value(now, key)} here" for key in keys[:at_most]]
+    return "; ".join([*words, *([f"and {len(keys) - at_most} more"] if len(keys) > at_most else [])])
+
+
+def _value(values: Mapping[str, Any], key: str) -> str:
+    return json.dumps(values[key], default=str) if key in values else "not set"

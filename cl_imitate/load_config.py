@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import pathlib
+import sys
 import tomllib
 import types
 import typing
@@ -15,6 +16,7 @@ import tomli_w
 
 from cl_imitate import config, statistics
 from cl_imitate.check_config import check
+from cl_imitate.read_json import read_json
 
 _EXPERIMENT = pydantic.TypeAdapter(config.Experiment)
 _OPENING = ("[", "{", '"', "'")
@@ -56,6 +58,25 @@ def load(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> config.Experime
     if "sweep" in values:
         raise ValueError(f"{path} has a [sweep], so it is many runs. Start them: `cl-imitate sweep {path}`.")
     return build(values, origin=" --set ".join((str(path), *overrides)))
+
+
+def load_of_run(path: pathlib.Path) -> config.Experiment:
+    """The configuration in a run's folder; a warning where it is not the one that the manifest names.
+
+    Raises:
+      ValueError: it, or the manifest, is damaged.
+    """
+    experiment = load(path / "config.toml")
+    manifest, own = path / "manifest.json", fingerprint(experiment)
+    fix = "Leave this run out, or make it again in another folder."
+    told = read_json(manifest, whose="a run's", fix=fix) if manifest.is_file() else {}
+    if (was := str(told.get("fingerprint", own))) != own:
+        print(
+            f"warning: {path / 'config.toml'} is not the configuration that made this run (its fingerprint is "
+            f"{own[:12]}, the manifest's {was[:12]}): it was altered, or another version of cl_imitate wrote it",
+            file=sys.stderr,
+        )
+    return experiment
 
 
 def load_values(path: pathlib.Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:

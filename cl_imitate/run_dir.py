@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -15,9 +16,11 @@ from typing import Any
 import filelock
 import jax
 
-from cl_imitate import circumstances, processes
+from cl_imitate import aside, circumstances, differences, processes
 from cl_imitate.attempt import Attempt
 from cl_imitate.disk_use import megabytes, num_bytes
+from cl_imitate.interruption import InterruptedRunError
+from cl_imitate.read_json import read_json
 
 STAGES = ("simulate", "gate", "train", "evaluate", "control", "report")
 _ARTIFACTS = {
@@ -40,8 +43,8 @@ class RunDir:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """manifest.json as it stands."""
-        return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        """manifest.json as it stands. Raises ValueError: damaged."""
+        return _read_manifest(self.path)
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage has finished in this folder; of the last one and of the gate, whether what it left is there
@@ -57,8 +60,33 @@ class RunDir:
                 f"Run `cl-imitate {stage}` with this config and --run-dir first."
             )
 
+    @contextmanager
+    def redoing(self, stage: str) -> Iterator[None]:
+        """Do a finished stage again: it is forgotten first, and what it had left is put back where it cannot be done.
+
+        It is not put back after a kill, a notice to stop or a save: then the stage goes on from there.
+        """
+        self.forget(stage)
+        try:
+            yield
+        except InterruptedRunError:
+            raise
+        except Exception:
+            if processes.is_first() and not self._has_saved(stage):
+                aside.put_back(self.path, made=_ARTIFACTS[stage], moved=_gate_and_saves(stage))
+                print(f"{self.path}: what was there before --again is put back", file=sys.stderr, flush=True)
+            raise
+
+    def _has_saved(self, stage: str) -> bool:
+        """Whether an attempt at a stage has left anything that it could go on from."""
+        gate = RunDir(self.path / "gate", "")
+        if stage == "gate" and (gate.path / "manifest.json").exists():
+            return bool(gate.manifest["stages"]) or any((gate.path / "resume").rglob("*.json"))
+        return any(self.keeper_path(stage).rglob("*.json"))
+
     def forget(self, stage: str) -> None:
-        """A stage and all later ones count as not done; what they left is removed when they are done again.
+        """A stage and all later ones count as not done. What it left is set aside until it is done again; what later
+        ones left is removed when they are done again.
 
         The verdict and the report go at once, and first of all: a folder is read by its verdict, and none may tell of
         what is being done again. A kill right after leaves a report that counts as not done, and no
@@ -70,21 +98,19 @@ class RunDir:
         processes.exchange("forgotten")
 
     def _forget(self, stage: str) -> None:
-        for artifact in _ARTIFACTS["report"]:
-            _remove(self.path / artifact)
-        gate, removing = self.path / "gate", self.path / "gate.removing"
-        shutil.rmtree(removing, ignore_errors=True)
-        if stage in ("simulate", "gate") and gate.exists():
-            # First, and at once: after a kill nobody may take it, or half of it, for a gate that is done.
-            gate.rename(removing)
+        aside.begin(self.path)
+        # A gate and saves before the manifest: after a kill nobody may take it, or half of it, for a gate that is done,
+        # or go on from saves of what is forgotten.
+        for name in (*_ARTIFACTS["report"], *_gate_and_saves(stage)):
+            aside.move(self.path, name)
         manifest = self.manifest
         for name in STAGES[STAGES.index(stage) :]:
             manifest["stages"].pop(name, None)
             _drop_attempts(manifest, name)
             _drop_continued(manifest, name)
-            shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         write_json(self.path / "manifest.json", manifest)
-        shutil.rmtree(removing, ignore_errors=True)
+        for name in _ARTIFACTS[stage]:
+            aside.move(self.path, name)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -176,7 +202,7 @@ class RunDir:
         """
         if not goes_on and processes.is_first():
             for artifact in _ARTIFACTS[name]:
-                _remove(self.path / artifact)
+                aside.remove(self.path / artifact)
             manifest = self.manifest
             _drop_continued(manifest, name)
             write_json(self.path / "manifest.json", manifest)
@@ -199,6 +225,7 @@ class RunDir:
         if processes.count() > 1:
             manifest["stages"][name]["processes"] = processes.count()
         write_json(self.path / "manifest.json", manifest)
+        aside.drop(self.path)
         freed = num_bytes(self.keeper_path(name))
         shutil.rmtree(self.keeper_path(name), ignore_errors=True)
         print(_told(name, manifest["stages"][name], freed, num_bytes(self.path)), file=sys.stderr, flush=True)
@@ -219,13 +246,18 @@ class RunDir:
     def forget_log(self, *, after_update: int, **of: Any) -> None:
         """Drop those lines of metrics.jsonl that hold `of` and a later update: what they tell is done again.
 
-        So is a line that a kill has cut short.
+        So is a line that a kill has cut short, and, with a warning, one that is damaged.
         """
         file = self.path / "metrics.jsonl"
         if not processes.is_first() or not file.exists():
             return
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if not _is_later(line, after_update, of)]
+        lines, kept = file.read_bytes().splitlines(keepends=True), []
+        for number, line in enumerate(lines, start=1):
+            told = _metrics(line)
+            if told is None and line.endswith(b"\n"):
+                print(f"warning: {file}, line {number} is damaged, and left out", file=sys.stderr, flush=True)
+            if told is not None and not (of.items() <= told.items() and told.get("update", 0) > after_update):
+                kept.append(line.decode("utf-8"))
         if len(kept) < len(lines):
             _replace_text(file, "".join(kept))
 
@@ -239,9 +271,10 @@ def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDi
     """Make a run's folder, or open the one that this configuration made. A job's first process makes it.
 
     Raises:
-      ValueError: the folder holds another configuration's run, or something else; or the processes of a job do not
-        see the same folder.
+      ValueError: the folder holds another configuration's run, or something else, or has brackets in its path; or the
+        processes of a job do not see the same folder.
     """
+    check_path(path)
     if processes.is_first():
         _make_or_open(path, fingerprint=fingerprint, config_text=config_text)
     processes.exchange("folder made")
@@ -256,18 +289,14 @@ def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDi
 def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
     manifest = path / "manifest.json"
     if manifest.exists():
-        try:
-            content = json.loads(manifest.read_text(encoding="utf-8"))
-            found, _ = content["fingerprint"], content["stages"]
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"{manifest} is damaged, or not a run's ({error}). Use another --run-dir."
-            ) from error
+        found = _read_manifest(path)["fingerprint"]
         if found != fingerprint:
             raise ValueError(
-                f"{path} holds a run of another configuration (fingerprint {found[:12]}, this one is "
-                f"{fingerprint[:12]}). Use another --run-dir."
+                f"{path} holds a run of another configuration ({_difference(path, config_text)}; fingerprint "
+                f"{found[:12]}, this one is {fingerprint[:12]}). Use another --run-dir."
             )
+        if processes.is_first():
+            _mend_config(path, config_text)
         return RunDir(path, fingerprint)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file. Use another --run-dir.")
@@ -281,6 +310,61 @@ def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> 
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}). Use another --run-dir.") from error
     return RunDir(path, fingerprint)
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Whether what is written below a path can be read again.
+
+    Raises:
+      ValueError: it has brackets, which the checkpoints' library takes for a pattern when it reads.
+    """
+    if set("[]") & set(str(path.absolute())):
+        raise ValueError(
+            f"{path.absolute()} has [ or ] in its path, and no checkpoint that is written there could be read again. "
+            "Use a folder without brackets: --run-dir (where the current directory has some, an absolute one)."
+        )
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    keys = ("fingerprint", "stages")
+    return read_json(path / "manifest.json", whose="a run's", keys=keys, fix="Use another --run-dir.")
+
+
+def _values(path: pathlib.Path) -> dict[str, Any] | None:
+    """What a run's config.toml says; None where it is lost or damaged."""
+    try:
+        return tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _difference(path: pathlib.Path, config_text: str) -> str:
+    """How the configuration that a folder holds differs from this one, in words."""
+    if (there := _values(path)) is None:
+        return "its config.toml cannot be read"
+    return (
+        differences.told(there, tomllib.loads(config_text)) or "its config.toml was altered since it was made"
+    )
+
+
+def _mend_config(path: pathlib.Path, config_text: str) -> None:
+    """Write config.toml again where it does not say what made the run, which by its fingerprint is `config_text`."""
+    found = _values(path)
+    if found == tomllib.loads(config_text):
+        return
+    try:
+        _replace_text(path / "config.toml", config_text)
+    except OSError as error:
+        raise ValueError(
+            f"{path / 'config.toml'} cannot be written ({error.strerror}), and is lost or altered. Make it writable."
+        ) from error
+    state = "lost or damaged" if found is None else "altered"
+    print(
+        f"warning: {path / 'config.toml'} was {state}, and is written again as it was: this configuration has the "
+        "fingerprint of the manifest",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _is_barely_begun(path: pathlib.Path, config_text: str) -> bool:
@@ -338,6 +422,12 @@ def _told(name: str, stage: dict[str, Any], freed: int, used: int) -> str:
     return ", ".join([*words, f"the folder takes {megabytes(used)}"])
 
 
+def _gate_and_saves(stage: str) -> tuple[str, ...]:
+    """What a stage and all later ones go on from; of a gate, which has its saves in itself, all of it."""
+    later = STAGES[STAGES.index(stage) :]
+    return tuple("gate" if name == "gate" else f"resume/{name}" for name in later)
+
+
 def _drop_attempts(manifest: dict[str, Any], stage: str) -> None:
     attempts = manifest.get("attempts", {})
     attempts.pop(stage, None)
@@ -351,18 +441,13 @@ def _drop_continued(manifest: dict[str, Any], stage: str) -> None:
         del manifest["continued"]
 
 
-def _remove(path: pathlib.Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _is_later(line: str, update: int, of: dict[str, Any]) -> bool:
-    if not line.endswith("\n"):
-        return True
-    told = json.loads(line)
-    return of.items() <= told.items() and told["update"] > update
+def _metrics(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None where it is cut short or damaged."""
+    try:
+        told = json.loads(line.decode("utf-8")) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) and isinstance(told.get("update", 0), int) else None
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -372,5 +457,5 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def _replace_text(path: pathlib.Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     temporary.replace(path)

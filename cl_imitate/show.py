@@ -40,20 +40,21 @@ def show(path: pathlib.Path) -> None:
         return
     try:
         decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+        void, rows, has_passed = decided["void"], list(verdict.rows(decided)), decided["gate"]["passed"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path / 'verdict.json'} is damaged ({error}). Redo it: `cl-imitate report --again --run-dir {path}`."
+            f"{path / 'verdict.json'} is damaged ({error!r}). Redo it: `cl-imitate report --again --run-dir {path}`."
         ) from error
-    for reason in decided["void"]:
+    for reason in void:
         console.print(f"[bold red]VOID[/] {rich.markup.escape(reason)}", highlight=False)
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for name in verdict.COLUMNS:
         table.add_column(name)
-    for row in verdict.rows(decided):
+    for row in rows:
         table.add_row(*row)
     console.print(table, highlight=False)
     words = {True: "passed", False: "FAILED", None: "not run"}
-    console.print(f"gate: {words[decided['gate']['passed']]}", highlight=False)
+    console.print(f"gate: {words[has_passed]}", highlight=False)
     report = (path / "report" / "index.html").resolve()
     console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
 

@@ -4,12 +4,14 @@ import csv
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import pytest
 import synthetic
 
 from cl_imitate import compare, differences, load_config
 from cl_imitate.config import Imitator, Learner, Rules, Training
+from cl_imitate.sweeps import points
 
 
 def folder(path: pathlib.Path, **changes) -> pathlib.Path:
@@ -154,3 +156,21 @@ def test_what_is_no_finished_run_is_an_error_that_says_so(pair, tmp_path):
 def test_one_run_is_nothing_to_compare_even_if_named_twice(pair, tmp_path, times):
     with pytest.raises(ValueError, match="two or more different run folders"):
         compare.compare(pair[:1] * times, tmp_path)
+
+
+def test_a_run_whose_config_was_altered_afterwards_is_warned_of_and_read(pair, tmp_path, capsys):
+    altered = shutil.copytree(pair[0], tmp_path / "altered")
+    text = (altered / "config.toml").read_text()
+    (altered / "config.toml").write_text(text.replace("seed = 0", "seed = 7", 1))
+    assert compare.load(altered).experiment.seed == 7
+    [said] = capsys.readouterr().err.splitlines()
+    assert f"{altered / 'config.toml'} is not the configuration that made this run" in said
+    compare.load(pair[0])
+    points.read(altered)
+    assert capsys.readouterr().err.splitlines() == [said]  # of the altered one again
+    (altered / "manifest.json").unlink()
+    points.read(altered)  # of a folder that names no fingerprint nothing can be told
+    assert not capsys.readouterr().err
+    (altered / "manifest.json").write_text('{"fingerprint": ')
+    with pytest.raises(ValueError, match=r"altered/manifest.json is damaged.*Leave this run out"):
+        points.read(altered)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import cl_imitate.cli
 from cl_imitate import checkpoint, load_config, populations
 from cl_imitate.disk_use import disk_use
 from cl_imitate.evaluation import protocols, results
@@ -323,6 +324,35 @@ def test_a_stage_is_redone_on_request_and_only_then(run, copied):
     assert set(again) == {"simulate", "train"}
     assert again["train"]["sha256"] == before
     assert (copied / "losses.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "input_file"),
+    [
+        ("train", "histories/recorded/steps.zarr/c/0/0/0"),
+        ("evaluate", "checkpoints/imitators/context_32"),
+        ("report", "evaluation/cells.npz"),
+    ],
+)
+def test_a_stage_that_is_to_be_redone_from_a_damaged_input_loses_nothing(
+    run, tmp_path, monkeypatch, capsys, stage, input_file
+):
+    path = tmp_path / "copy"
+    shutil.copytree(run.path, path)
+    if (path / input_file).is_dir():
+        shutil.rmtree(path / input_file)
+    else:
+        (path / input_file).write_bytes(b"damaged")
+    before = everything_in(path)
+    monkeypatch.setattr(cl_imitate.cli, "set_up_jax", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["cl-imitate", stage, "--run-dir", str(path), "--again"])
+    with pytest.raises(SystemExit) as refused:
+        cl_imitate.cli.main()
+    assert refused.value.code == 2
+    said = capsys.readouterr().err
+    assert str(path / input_file).removesuffix("/0/0/0") in said
+    assert "what was there before --again is put back" in said
+    assert everything_in(path) == before
 
 
 def test_a_second_process_on_one_folder_stops_with_an_error(copied):

@@ -8,7 +8,9 @@ import pytest
 
 from cl_imitate import circumstances, load_config, run_dir
 from cl_imitate.disk_use import disk_use
+from cl_imitate.interruption import InterruptedRunError
 from cl_imitate.run_dir import open_run
+from cl_imitate.sweeps.folder import open_sweep
 
 
 def test_a_folder_belongs_to_one_configuration(tmp_path):
@@ -17,6 +19,62 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     with pytest.raises(ValueError, match="another configuration"):
         open_run(tmp_path / "r", fingerprint="b" * 64, config_text="x = 2\n")
     assert (tmp_path / "r" / "config.toml").read_text() == "x = 1\n"
+
+
+def test_what_differs_from_the_run_that_a_folder_holds_is_named(tmp_path):
+    there = 'seed = 0\nname = "a"\n[training]\nnum_updates = 8\n'
+    run = open_run(tmp_path / "r", fingerprint="a" * 64, config_text=there)
+
+    def told(config_text: str) -> str:
+        with pytest.raises(ValueError, match="another configuration") as refused:
+            open_run(run.path, fingerprint="b" * 64, config_text=config_text)
+        return str(refused.value)
+
+    here = there.replace("seed = 0", "seed = 5").replace("num_updates = 8", "batch_size = 2")
+    assert (
+        "(seed = 0 there, 5 here; training.num_updates = 8 there, not set here; training.batch_size = not set there, 2 "
+        "here; fingerprint aaaaaaaaaaaa, this one is bbbbbbbbbbbb)"
+    ) in told(here)
+    assert "its config.toml was altered" in told(there)
+    (run.path / "config.toml").write_text("seed = [")
+    assert "its config.toml cannot be read" in told(here)
+
+
+@pytest.mark.parametrize("found", [None, "xx {", "seed = 5\n"], ids=["lost", "garbage", "altered"])
+def test_a_config_that_was_lost_is_written_again_by_the_same_configuration(tmp_path, capsys, found):
+    config_text = "# as it was written\nseed = 0\n"
+    run = open_run(tmp_path / "r", fingerprint="a", config_text=config_text)
+    (run.path / "config.toml").write_text("seed = 0 # and a remark\n")
+    open_run(run.path, fingerprint="a", config_text=config_text)
+    assert "remark" in (run.path / "config.toml").read_text()
+    assert not capsys.readouterr().err
+    (run.path / "config.toml").unlink()
+    if found is not None:
+        (run.path / "config.toml").write_text(found)
+    with pytest.raises(ValueError, match="another configuration"):
+        open_run(run.path, fingerprint="b", config_text=config_text)
+    assert not (run.path / "config.toml").exists() or (run.path / "config.toml").read_text() == found
+    open_run(run.path, fingerprint="a", config_text=config_text)
+    assert (run.path / "config.toml").read_text() == config_text
+    assert f"{run.path / 'config.toml'} was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_current", [False, True])
+@pytest.mark.parametrize("name", ["a[1]", "a]", "[a"])
+def test_a_path_with_brackets_is_refused_before_anything_is_made(tmp_path, monkeypatch, name, is_current):
+    path = tmp_path / name / "r"
+    if is_current:
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        path = pathlib.Path("r")
+    for make in (
+        lambda: open_run(path, fingerprint="a", config_text=""),
+        lambda: open_sweep(path, [], name="s", origin=tmp_path, resume=False),
+    ):
+        with pytest.raises(ValueError, match=r"r has \[ or \] in its path.*without brackets") as refused:
+            make()
+        assert str(tmp_path / name / "r") in str(refused.value)
+        assert not path.exists()
 
 
 def test_the_manifest_tells_the_circumstances(tmp_path):
@@ -46,9 +104,10 @@ def test_a_stage_that_fails_is_not_done_and_its_half_is_removed_at_the_next_try(
     assert run.manifest["stages"]["simulate"]["td_updates"] == 7
 
 
-def test_a_damaged_manifest_is_named(tmp_path):
+@pytest.mark.parametrize("content", ["{", "[]", '"a"', "{}", '{"stages": {}}'])
+def test_a_damaged_manifest_is_named(tmp_path, content):
     run = open_run(tmp_path / "r", fingerprint="a", config_text="")
-    (run.path / "manifest.json").write_text("{")
+    (run.path / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
         open_run(run.path, fingerprint="a", config_text="")
 
@@ -97,12 +156,29 @@ def test_metrics_of_what_is_done_again_are_dropped_and_so_is_half_a_line(tmp_pat
     ]
 
 
+def test_a_damaged_line_of_the_metrics_is_left_out_and_named(tmp_path, capsys):
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="")
+    run.log(stage="train", update=1)
+    with (run.path / "metrics.jsonl").open("ab") as stream:
+        stream.write(b'xx{\n\xff\n[1]\n{"stage": "train", "update": "two"}\n')
+    run.log(stage="train", update=3)
+    run.log(stage="other")
+    run.forget_log(after_update=2, stage="train")
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [(one["stage"], one.get("update")) for one in lines] == [("train", 1), ("other", None)]
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"warning: {run.path / 'metrics.jsonl'}, line {number} is damaged, and left out"
+        for number in (2, 3, 4, 5)
+    ]
+
+
 def test_a_folder_that_a_kill_left_at_the_very_beginning_is_begun_again(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.toml").write_text("who")
     (tmp_path / "run" / "manifest.json.tmp").write_text("{")
-    opened = open_run(tmp_path / "run", fingerprint="f" * 64, config_text="whole")
-    assert (tmp_path / "run" / "config.toml").read_text() == "whole"
+    opened = open_run(tmp_path / "run", fingerprint="f" * 64, config_text="who = 1")
+    assert (tmp_path / "run" / "config.toml").read_text() == "who = 1"
     assert opened.manifest["fingerprint"] == "f" * 64
 
 
@@ -183,7 +259,7 @@ def test_every_continuation_is_kept_until_its_stage_is_begun_again(tmp_path):
 
 
 def test_the_bytes_of_every_part_add_up(tmp_path):
-    run = open_run(tmp_path / "r", fingerprint="a", config_text="four")
+    run = open_run(tmp_path / "r", fingerprint="a", config_text="a=14")
     files = {
         "histories/a/b": 7,
         "checkpoints/best_imitators/c": 11,
@@ -222,7 +298,7 @@ def test_what_is_to_be_done_again_leaves_no_verdict_of_what_it_was(tmp_path, sta
     assert not (run.path / "report").exists()
 
 
-@pytest.mark.parametrize("killed_at", [1, 2, 3])
+@pytest.mark.parametrize("killed_at", [1, 2, 3, 7])
 def test_a_kill_while_forgetting_leaves_no_verdict_that_is_stale_and_none_that_stays_away(
     tmp_path, monkeypatch, killed_at
 ):
@@ -238,10 +314,11 @@ def test_a_kill_while_forgetting_leaves_no_verdict_that_is_stale_and_none_that_s
 
         return one
 
-    for name in ("_remove", "write_json"):
-        monkeypatch.setattr(run_dir, name, until_killed(getattr(run_dir, name)))
+    for where, name in ((run_dir.aside, "move"), (run_dir, "write_json")):
+        monkeypatch.setattr(where, name, until_killed(getattr(where, name)))
     with pytest.raises(KeyboardInterrupt):
         run.forget("train")
+    assert (run.path / "manifest.json") not in [path for path, *_ in calls[: killed_at - 1]]
     verdict_is_there = (run.path / "verdict.json").exists()
     assert verdict_is_there == run.is_done("report") == (killed_at == 1)
     assert run.is_done("train")  # nothing was forgotten yet: the old weights are still those that are there
@@ -260,19 +337,87 @@ def test_a_kill_right_after_a_gate_is_put_away_leaves_none_that_counts_as_done(t
     assert not run.is_done("gate")
 
 
-def test_a_kill_while_a_gate_is_removed_leaves_none_by_word_or_by_file(tmp_path, monkeypatch):
+def test_a_gate_that_is_forgotten_is_gone_at_once_and_no_second_one_is_in_its_way(tmp_path):
     run = with_every_stage_done(tmp_path / "r")
+    for _ in range(2):
+        run.forget("gate")
+        assert not run.is_done("gate")
+        assert not (run.path / "gate").exists()
+        (run.path / "gate").mkdir()
 
-    def killed(path, ignore_errors=False):
-        if path.name.startswith("gate") and path.exists():
-            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(run_dir.shutil, "rmtree", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run.forget("gate")
-    assert not run.is_done("gate")
-    assert not (run.path / "gate").exists()
-    (run.path / "gate").mkdir()
-    run.forget("gate")  # though the last time left its half
-    assert not {path.name for path in run.path.iterdir()} & {"gate", "gate.removing"}
+def files_of(path: pathlib.Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
+
+
+def with_files_of_every_stage(path: pathlib.Path) -> run_dir.RunDir:
+    run = with_every_stage_done(path)
+    kept = (
+        "checkpoints/learners/a",
+        "checkpoints/imitators/b",
+        "losses.json",
+        "evaluation/c",
+        "gate/d",
+        "controls/e",
+    )
+    for name in (*kept, "histories/recorded/f", "resume/control/step_1.json"):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text(f"old {name}")
+    run.log(stage="train", update=1)
+    return run
+
+
+@pytest.mark.parametrize("stage", run_dir.STAGES)
+def test_a_stage_that_cannot_be_done_again_leaves_the_folder_as_it_was(tmp_path, stage):
+    run = with_files_of_every_stage(tmp_path / "r")
+    before = files_of(run.path)
+
+    def fail() -> None:
+        with run.redoing(stage), run.stage(stage):
+            assert not (run.path / "verdict.json").exists()
+            run.forget_log(after_update=0, stage="train")
+            for artifact in run_dir._ARTIFACTS[stage]:
+                (run.path / artifact).mkdir(parents=True, exist_ok=True)
+                (run.path / artifact / "half").write_text("new")
+            raise ValueError("its input is gone")
+
+    with pytest.raises(ValueError, match="its input is gone"):
+        fail()
+    assert files_of(run.path) == before
+    assert not (run.path / ".before-again").exists()
+
+
+@pytest.mark.parametrize("stage", run_dir.STAGES)
+def test_a_stage_that_is_done_again_leaves_nothing_set_aside(tmp_path, stage):
+    run = with_files_of_every_stage(tmp_path / "r")
+    with run.redoing(stage), run.stage(stage):
+        (run.path / "gate").mkdir(exist_ok=True)
+        run.write_json("verdict.json", {"of": "the new weights"})
+    assert run.is_done(stage)
+    assert not [name for name in files_of(run.path) if name.startswith(".before-again")]
+    # What a later stage left stays until that is done again; nothing goes on from its saves.
+    assert (run.path / "evaluation").exists() == (stage != "evaluate")
+    assert (run.path / "resume" / "control").exists() == (stage == "report")
+
+
+@pytest.mark.parametrize(
+    "ended_by", [KeyboardInterrupt(), InterruptedRunError(15), ValueError("after a save")]
+)
+def test_what_an_attempt_has_saved_is_gone_on_from_and_not_replaced_by_what_was_before(tmp_path, ended_by):
+    run = with_files_of_every_stage(tmp_path / "r")
+
+    def end() -> None:
+        with run.redoing("train"), run.stage("train"):
+            (run.keeper_path("train") / "context_32").mkdir(parents=True)
+            (run.keeper_path("train") / "context_32" / "step_2.json").write_text("{}")
+            raise ended_by
+
+    with pytest.raises(type(ended_by)):
+        end()
+    assert run.goes_on("train")
+    assert not run.is_done("train")
+    with run.stage("train", goes_on=True):
+        pass
+    assert not (run.path / ".before-again").exists()

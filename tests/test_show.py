@@ -1,5 +1,9 @@
 """What `show` prints of a run's folder."""
 
+import re
+
+import pytest
+
 from cl_imitate import show
 from cl_imitate.run_dir import write_json
 
@@ -20,3 +24,14 @@ def test_a_folder_and_reasons_with_brackets_are_shown_as_they_are(tmp_path, caps
     assert "[old] runs  no stage has finished" in shown
     assert "VOID evaluation.stage_steps = [/bold] is odd" in shown
     assert "[old] runs/report/index.html" in shown
+
+
+@pytest.mark.parametrize(
+    "decided", [{}, [], {"void": [], "questions": {}}, {"void": [], "questions": [], "gate": {}}]
+)
+def test_a_verdict_that_lacks_something_is_named_with_the_fix(tmp_path, decided):
+    write_json(tmp_path / "manifest.json", {"stages": {}})
+    write_json(tmp_path / "verdict.json", decided)
+    told = rf"verdict.json is damaged.*report --again --run-dir {re.escape(str(tmp_path))}`"
+    with pytest.raises(ValueError, match=told):
+        show.show(tmp_path)

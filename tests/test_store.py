@@ -132,8 +132,13 @@ def test_another_configuration_s_and_an_unfinished_store_are_refused(tmp_path):
     ).append(history)
     with pytest.raises(ValueError, match="not finished"):
         store.open_store(tmp_path / "g", fingerprint="f" * 64, spec=spec)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"nowhere/manifest.json is missing. Redo it: `cl-imitate simulate --again"
+    ):
         store.open_store(tmp_path / "nowhere", fingerprint="f" * 64, spec=spec)
+    (tmp_path / "g" / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"g/manifest.json is damaged.*lacks fingerprint.*simulate --again"):
+        store.open_store(tmp_path / "g", fingerprint="f" * 64, spec=spec)
 
 
 def test_closing_early_is_an_error(tmp_path):

@@ -20,6 +20,7 @@ import numpy as np
 import tensorstore as ts
 
 from cl_imitate.checksum import sha256
+from cl_imitate.read_json import read_json
 from cl_imitate.types import History, Spec
 
 _SCHEMA = 1
@@ -319,10 +320,8 @@ def open_store(
         not what it was.
     """
     fix = _fix(path)
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}/manifest.json cannot be read ({error}). {fix}") from error
+    keys = ("fingerprint", "num_learners", "num_steps", "committed_steps", "shards")
+    manifest = read_json(path / "manifest.json", whose="a store's", keys=keys, fix=fix)
     if manifest["fingerprint"] != fingerprint:
         raise ValueError(
             f"{path} was made by another configuration (fingerprint {manifest['fingerprint'][:12]}, this run "

@@ -1,6 +1,5 @@
 """The last stage: decide, and draw."""
 
-import json
 from typing import Any
 
 from cl_imitate import processes
@@ -8,6 +7,7 @@ from cl_imitate.config import Experiment
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import costs, results, verdict
 from cl_imitate.evaluation.controls import registry
+from cl_imitate.read_json import read_json
 from cl_imitate.stages.controlling import load_controls
 from cl_imitate.stages.run import Run, gate_run, has_own_gate
 
@@ -32,7 +32,12 @@ def report_stage(run: Run) -> dict[str, Any]:
             return {}
         cells = results.load_cells(run.path / "evaluation" / "cells.npz", fingerprint=fingerprint)
         manifest = run.folder.manifest
-        losses = json.loads((run.path / "losses.json").read_text(encoding="utf-8"))
+        losses = read_json(
+            run.path / "losses.json",
+            whose="a run's losses",
+            kind=list,
+            fix="Redo it: `cl-imitate train --again` with this --run-dir.",
+        )
         manifest.pop("attempts")  # this stage's own, which is under way
         stages = manifest["stages"]
         decided = verdict.decide(

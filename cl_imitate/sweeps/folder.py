@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from cl_imitate import config, load_config
-from cl_imitate.run_dir import STAGES, write_json
+from cl_imitate.run_dir import STAGES, RunDir, check_path, write_json
 from cl_imitate.sweeps.axes import Point
 
 SILENT_SECONDS = 60.0
@@ -64,8 +64,8 @@ class SweepDir:
         told = {"state": "waiting", "stage": "", "progress": None, "error": None}
         if (file := self.path / "states" / f"{name}.json").exists():
             told |= json.loads(file.read_text(encoding="utf-8"))
-        manifest = self.run_path(name) / "manifest.json"
-        stages = json.loads(manifest.read_text(encoding="utf-8"))["stages"] if manifest.exists() else {}
+        run = RunDir(self.run_path(name), "")
+        stages = run.manifest["stages"] if (run.path / "manifest.json").exists() else {}
         told["seconds"] = {stage: stages[stage]["seconds"] for stage in STAGES if stage in stages}
         if "report" in stages:
             told |= {"state": "done", "stage": "", "progress": None, "error": None}
@@ -134,6 +134,7 @@ def open_sweep(
     Raises:
       ValueError: the folder holds another sweep or something else, or this one was begun and is not to be resumed.
     """
+    check_path(path)
     prints = [point.fingerprint for point in points]
     fingerprint = hashlib.sha256("".join(prints).encode()).hexdigest()
     sweep = SweepDir(path)

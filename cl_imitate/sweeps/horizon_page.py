@@ -20,6 +20,7 @@ from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.evaluation.moved import NO_CHANGE
 from cl_imitate.figures.canvas import Figure
+from cl_imitate.read_json import read_json
 
 _TERMS = (
     *("learner", "imitator", "recorded, held-out learners", "fork", "context", "gain", "ceiling"),
@@ -69,7 +70,8 @@ def source(path: pathlib.Path, folders: Sequence[pathlib.Path]) -> Source:
 
 def _run_source(folder: pathlib.Path) -> RunSource:
     manifest = folder / "manifest.json"
-    told = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    fix = "Leave this run out, or make it again in another folder."
+    told = read_json(manifest, whose="a run's", fix=fix) if manifest.is_file() else {}
     return RunSource(
         path=folder,
         fingerprint=told.get("fingerprint")

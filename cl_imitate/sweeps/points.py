@@ -39,11 +39,11 @@ def read(path: pathlib.Path) -> list[Point]:
     Raises:
       ValueError: its verdict is damaged, or the parameters of its imitators changed.
     """
-    experiment = load_config.load(path / "config.toml")
+    experiment = load_config.load_of_run(path)
     try:
         decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
         points = list(_points(experiment, decided, path.name))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / 'verdict.json'} is damaged ({error!r}). Redo it: `cl-imitate report --again --run-dir {path}`."
         ) from error
