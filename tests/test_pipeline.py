@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -331,7 +332,9 @@ def test_a_stage_is_redone_on_request_and_only_then(run, copied):
     [
         ("train", "histories/recorded/steps.zarr/c/0/0/0"),
         ("evaluate", "checkpoints/imitators/context_32"),
+        ("train", "histories/recorded/manifest.json"),
         ("report", "evaluation/cells.npz"),
+        ("report", "losses.json"),
     ],
 )
 def test_a_stage_that_is_to_be_redone_from_a_damaged_input_loses_nothing(
@@ -351,6 +354,7 @@ def test_a_stage_that_is_to_be_redone_from_a_damaged_input_loses_nothing(
     assert refused.value.code == 2
     said = capsys.readouterr().err
     assert str(path / input_file).removesuffix("/0/0/0") in said
+    assert re.search(r"Redo it.*--again", said)
     assert "what was there before --again is put back" in said
     assert everything_in(path) == before
 

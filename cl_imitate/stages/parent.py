@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from cl_imitate import config, load_config
-from cl_imitate.run_dir import RunDir
+from cl_imitate.run_dir import RunDir, check_path
 from cl_imitate.stages.run import Run
 
 
@@ -36,6 +36,7 @@ def open_finished(path: pathlib.Path) -> Run:
     Raises:
       ValueError: there is no run, or its configuration is not the one that made it, or its simulate stage is not done.
     """
+    check_path(path.resolve())
     try:
         fingerprint = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
