@@ -37,6 +37,14 @@ def entries(experiments: Sequence[Experiment]) -> dict[str, list[str]]:
     }
 
 
+def told(there: Mapping[str, Any], here: Mapping[str, Any], *, at_most: int = 4) -> str:
+    """The first values that differ, as `seed = 0 there, 5 here`; "" where none does."""
+    was, now = dict(_flat(there)), dict(_flat(here))
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    words = [f"{key} = {_value(was, key)} there, {_value(now, key)} here" for key in keys[:at_most]]
+    return "; ".join([*words, *([f"and {len(keys) - at_most} more"] if len(keys) > at_most else [])])
+
+
 def _told(inner: Mapping[str, str]) -> str:
     """Of one experiment, what differs in a field: its value or, of a list of tables, what differs in each of them."""
     here = {name: value for name, value in inner.items() if value != "–"}
@@ -64,14 +72,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def told(there: Mapping[str, Any], here: Mapping[str, Any], *, at_most: int = 4) -> str:
-    """The first values that differ, as `seed = 0 there, 5 here`; "" where none does."""
-    was, now = dict(_flat(there)), dict(_flat(here))
-    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
-    words = [f"{key} = {_value(was, key)} there, {_value(now, key)} here" for key in keys[:at_most]]
-    return "; ".join([*words, *([f"and {len(keys) - at_most} more"] if len(keys) > at_most else [])])
 
 
 def _value(values: Mapping[str, Any], key: str) -> str:

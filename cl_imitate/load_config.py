@@ -72,8 +72,8 @@ def load_of_run(path: pathlib.Path) -> config.Experiment:
     told = read_json(manifest, whose="a run's", fix=fix) if manifest.is_file() else {}
     if (was := str(told.get("fingerprint", own))) != own:
         print(
-            f"warning: {path / 'config.toml'} is not the configuration that made this run (its fingerprint is "
-            f"{own[:12]}, the manifest's {was[:12]}): it was altered, or another version of cl_imitate wrote it",
+            f"warning: {path / 'config.toml'} has the fingerprint {own[:12]}, its run {was[:12]}: altered since, or "
+            "written by another version",
             file=sys.stderr,
         )
     return experiment

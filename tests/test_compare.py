@@ -164,7 +164,7 @@ def test_a_run_whose_config_was_altered_afterwards_is_warned_of_and_read(pair, t
     (altered / "config.toml").write_text(text.replace("seed = 0", "seed = 7", 1))
     assert compare.load(altered).experiment.seed == 7
     [said] = capsys.readouterr().err.splitlines()
-    assert f"{altered / 'config.toml'} is not the configuration that made this run" in said
+    assert f"{altered / 'config.toml'} has the fingerprint" in said
     compare.load(pair[0])
     points.read(altered)
     assert capsys.readouterr().err.splitlines() == [said]  # of the altered one again
