@@ -44,7 +44,7 @@ class RunDir:
     @property
     def manifest(self) -> dict[str, Any]:
         """manifest.json as it stands. Raises ValueError: damaged."""
-        return _read_manifest(self.path)
+        return _read_manifest(self.path, "stages")
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage has finished in this folder; of the last one and of the gate, whether what it left is there
@@ -289,7 +289,7 @@ def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDi
 def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
     manifest = path / "manifest.json"
     if manifest.exists():
-        found = _read_manifest(path)["fingerprint"]
+        found = _read_manifest(path, "fingerprint", "stages")["fingerprint"]
         if found != fingerprint:
             raise ValueError(
                 f"{path} holds a run of another configuration ({_difference(path, config_text)}; fingerprint "
@@ -325,8 +325,7 @@ def check_path(path: pathlib.Path) -> None:
         )
 
 
-def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
-    keys = ("fingerprint", "stages")
+def _read_manifest(path: pathlib.Path, *keys: str) -> dict[str, Any]:
     return read_json(path / "manifest.json", whose="a run's", keys=keys, fix="Use another --run-dir.")
 
 

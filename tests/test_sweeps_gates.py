@@ -9,7 +9,7 @@ import time
 import filelock
 import pytest
 
-from cl_imitate import run_dir
+from cl_imitate import aside
 from cl_imitate.interruption import InterruptedRunError, Notice
 from cl_imitate.keeper import Schedule
 from cl_imitate.stages.corridor import STAGE_FUNCTIONS, run_all
@@ -100,7 +100,7 @@ def test_a_gate_that_is_done_by_its_point_s_word_only_is_not_copied(points, lost
     if lost is None:  # begun anew
         gate.folder.forget("evaluate")
     else:
-        run_dir._remove(gate.path / lost)
+        aside.remove(gate.path / lost)
     gates.share(runs[1], sweep)
     assert {path.name for path in runs[1].path.iterdir()} == {"config.toml", "manifest.json"}
 
@@ -112,7 +112,7 @@ def test_a_gate_that_goes_while_it_is_copied_is_not_there(points, monkeypatch, f
     copytree = shutil.copytree
 
     def cut_off(source, there):
-        run_dir._remove(source / "evaluation")
+        aside.remove(source / "evaluation")
         copytree(source, there)
         if fails:
             raise shutil.Error([("evaluation", "there", "no such file")])
