@@ -30,11 +30,11 @@ def layout(config: Lock, shapes: Shapes) -> Layout:
             f"lock: initial_positions = {config.initial_positions}; allowed: 0 to num_positions = {num_positions}. "
             f"Fix: num_positions is what the ring grows to; raise it."
         )
-    if config.grow_every_steps and config.initial_positions in (0, num_positions):
+    if config.grow_every_steps and not config.initial_positions:
         raise ValueError(
             f"lock: grow_every_steps = {config.grow_every_steps}, and the ring has all of its num_positions = "
-            f"{num_positions} from birth (initial_positions = {config.initial_positions}), so that it never grows. "
-            "Fix: set initial_positions to what it begins with, or grow_every_steps to 0."
+            f"{num_positions} from birth (initial_positions = 0), so that it never grows. Fix: set initial_positions "
+            "to what it begins with, or grow_every_steps to 0."
         )
     num_start_choices = config.initial_positions or num_positions
     return Layout(
