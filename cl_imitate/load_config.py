@@ -67,10 +67,8 @@ def load_of_run(path: pathlib.Path) -> config.Experiment:
       ValueError: it, or the manifest, is damaged.
     """
     experiment = load(path / "config.toml")
-    manifest, own = path / "manifest.json", fingerprint(experiment)
-    fix = "Leave this run out, or make it again in another folder."
-    told = read_json(manifest, whose="a run's", fix=fix) if manifest.is_file() else {}
-    if (was := str(told.get("fingerprint", own))) != own:
+    own = fingerprint(experiment)
+    if (was := str(manifest_of_run(path).get("fingerprint", own))) != own:
         print(
             f"warning: {path / 'config.toml'} has the fingerprint {own[:12]}, its run {was[:12]}: altered since, or "
             "written by another version",
@@ -97,6 +95,13 @@ def build(values: dict[str, Any], *, origin: str) -> config.Experiment:
     _check_registered(experiment, origin=origin)
     check(experiment, origin=origin)
     return experiment
+
+
+def manifest_of_run(path: pathlib.Path) -> dict[str, Any]:
+    """What a run's folder says of itself, for who only reads it; {} where it has none. Raises ValueError: damaged."""
+    manifest = path / "manifest.json"
+    fix = "Leave this run out, or make it again in another folder."
+    return read_json(manifest, whose="a run's", fix=fix) if manifest.is_file() else {}
 
 
 def dump(experiment: config.Experiment) -> str:

@@ -20,7 +20,6 @@ from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.evaluation.moved import NO_CHANGE
 from cl_imitate.figures.canvas import Figure
-from cl_imitate.read_json import read_json
 
 _TERMS = (
     *("learner", "imitator", "recorded, held-out learners", "fork", "context", "gain", "ceiling"),
@@ -69,9 +68,7 @@ def source(path: pathlib.Path, folders: Sequence[pathlib.Path]) -> Source:
 
 
 def _run_source(folder: pathlib.Path) -> RunSource:
-    manifest = folder / "manifest.json"
-    fix = "Leave this run out, or make it again in another folder."
-    told = read_json(manifest, whose="a run's", fix=fix) if manifest.is_file() else {}
+    told = load_config.manifest_of_run(folder)
     return RunSource(
         path=folder,
         fingerprint=told.get("fingerprint")
