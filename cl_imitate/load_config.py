@@ -16,7 +16,7 @@ import tomli_w
 
 from cl_imitate import config, statistics
 from cl_imitate.check_config import check
-from cl_imitate.read_json import read_json
+from cl_imitate.files import read_json
 
 _EXPERIMENT = pydantic.TypeAdapter(config.Experiment)
 _OPENING = ("[", "{", '"', "'")

@@ -1,26 +1,22 @@
-"""A run's folder: the resolved config, the manifest, the stages done, and the metrics along the way."""
+"""A run's folder: the manifest, the stages done, and the metrics along the way."""
 
 import dataclasses
 import json
 import pathlib
-import platform
 import shutil
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any
 
 import filelock
-import jax
 
-from cl_imitate import aside, circumstances, differences, processes
+from cl_imitate import aside, circumstances, processes
 from cl_imitate.attempt import Attempt
 from cl_imitate.disk_use import megabytes, num_bytes
+from cl_imitate.files import read_json, replace_text, write_json
 from cl_imitate.interruption import InterruptedRunError
-from cl_imitate.read_json import read_json
 
 STAGES = ("simulate", "gate", "train", "evaluate", "control", "report")
 _ARTIFACTS = {
@@ -31,7 +27,6 @@ _ARTIFACTS = {
     "control": ("controls", "resume/control"),
     "report": ("verdict.json", "report"),
 }
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "orbax-checkpoint", "tensorstore", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +39,7 @@ class RunDir:
     @property
     def manifest(self) -> dict[str, Any]:
         """manifest.json as it stands. Raises ValueError: damaged."""
-        return _read_manifest(self.path, "stages")
+        return read_manifest(self.path, "stages")
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage has finished in this folder; of the last one and of the gate, whether what it left is there
@@ -259,7 +254,7 @@ class RunDir:
             if told is not None and not (of.items() <= told.items() and told.get("update", 0) > after_update):
                 kept.append(line.decode("utf-8"))
         if len(kept) < len(lines):
-            _replace_text(file, "".join(kept))
+            replace_text(file, "".join(kept))
 
     def write_json(self, name: str, value: Any) -> None:
         """A JSON file of the run, replaced whole; a job's first process writes it."""
@@ -267,124 +262,9 @@ class RunDir:
             write_json(self.path / name, value)
 
 
-def open_run(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
-    """Make a run's folder, or open the one that this configuration made. A job's first process makes it.
-
-    Raises:
-      ValueError: the folder holds another configuration's run, or something else, or has brackets in its path; or the
-        processes of a job do not see the same folder.
-    """
-    check_path(path)
-    if processes.is_first():
-        _make_or_open(path, fingerprint=fingerprint, config_text=config_text)
-    processes.exchange("folder made")
-    if not (path / "manifest.json").exists():
-        raise ValueError(
-            f"{path.absolute()} is not there for process {processes.index()} of this job. All of them need one shared "
-            "folder: give --run-dir a path on a file system that all machines see."
-        )
-    return _make_or_open(path, fingerprint=fingerprint, config_text=config_text)
-
-
-def _make_or_open(path: pathlib.Path, *, fingerprint: str, config_text: str) -> RunDir:
-    manifest = path / "manifest.json"
-    if manifest.exists():
-        found = _read_manifest(path, "fingerprint", "stages")["fingerprint"]
-        if found != fingerprint:
-            raise ValueError(
-                f"{path} holds a run of another configuration ({_difference(path, config_text)}; fingerprint "
-                f"{found[:12]}, this one is {fingerprint[:12]}). Use another --run-dir."
-            )
-        if processes.is_first():
-            _mend_config(path, config_text)
-        return RunDir(path, fingerprint)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file. Use another --run-dir.")
-    if path.exists() and not _is_barely_begun(path, config_text):
-        raise ValueError(f"{path} is not empty and is not a run. Use another --run-dir.")
-    try:
-        first = {"fingerprint": fingerprint, **_circumstances(), "stages": {}}
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "config.toml").write_text(config_text, encoding="utf-8", newline="\n")
-        write_json(manifest, first)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}). Use another --run-dir.") from error
-    return RunDir(path, fingerprint)
-
-
-def check_path(path: pathlib.Path) -> None:
-    """Whether what is written below a path can be read again.
-
-    Raises:
-      ValueError: it has brackets, which the checkpoints' library takes for a pattern when it reads.
-    """
-    if set("[]") & set(str(path.absolute())):
-        raise ValueError(
-            f"{path.absolute()} has [ or ] in its path, and no checkpoint that is written there could be read again. "
-            "Use a folder without brackets: --run-dir (where the current directory has some, an absolute one)."
-        )
-
-
-def _read_manifest(path: pathlib.Path, *keys: str) -> dict[str, Any]:
+def read_manifest(path: pathlib.Path, *keys: str) -> dict[str, Any]:
+    """A run's manifest.json, which has these keys. Raises ValueError: missing or damaged."""
     return read_json(path / "manifest.json", whose="a run's", keys=keys, fix="Use another --run-dir.")
-
-
-def _values(path: pathlib.Path) -> dict[str, Any] | None:
-    """What a run's config.toml says; None where it is lost or damaged."""
-    try:
-        return tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _difference(path: pathlib.Path, config_text: str) -> str:
-    """How the configuration that a folder holds differs from this one, in words."""
-    if (there := _values(path)) is None:
-        return "its config.toml cannot be read"
-    return (
-        differences.told(there, tomllib.loads(config_text)) or "its config.toml was altered since it was made"
-    )
-
-
-def _mend_config(path: pathlib.Path, config_text: str) -> None:
-    """Write config.toml again where it does not say what made the run, which by its fingerprint is `config_text`."""
-    found = _values(path)
-    if found == tomllib.loads(config_text):
-        return
-    try:
-        _replace_text(path / "config.toml", config_text)
-    except OSError as error:
-        raise ValueError(
-            f"{path / 'config.toml'} cannot be written ({error.strerror}), and is lost or altered. Make it writable."
-        ) from error
-    state = "lost or damaged" if found is None else "altered"
-    print(
-        f"warning: {path / 'config.toml'} was {state}, and is written again as it was: this configuration has the "
-        "fingerprint of the manifest",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _is_barely_begun(path: pathlib.Path, config_text: str) -> bool:
-    """Whether a folder is empty, or holds no more than a process killed at the very beginning of this run leaves."""
-    names = {file.name for file in path.iterdir()}
-    if not names <= {"config.toml", "manifest.json.tmp"}:
-        return False
-    return "config.toml" not in names or config_text.encode().startswith((path / "config.toml").read_bytes())
-
-
-def _circumstances() -> dict[str, Any]:
-    here = circumstances.of_this_process()
-    return {
-        **{name: here[name] for name in ("cl_imitate", "git_revision", "device")},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "num_devices": jax.device_count(),
-        "num_processes": processes.count(),
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
-        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }
 
 
 def _sum(attempts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -447,14 +327,3 @@ def _metrics(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return told if isinstance(told, dict) and isinstance(told.get("update", 0), int) else None
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """A JSON file, replaced whole."""
-    _replace_text(path, json.dumps(value, indent=1) + "\n")
-
-
-def _replace_text(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)

@@ -21,7 +21,7 @@ from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures import movers as figures_movers
 from cl_imitate.figures import needed_context, shares
-from cl_imitate.run_dir import write_json
+from cl_imitate.files import write_json
 from cl_imitate.sweeps import horizon as page
 from cl_imitate.sweeps import horizon_page
 from cl_imitate.sweeps import points as points_lib

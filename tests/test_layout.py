@@ -12,11 +12,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum circumstances start_jax
-0: processes causes commands disk_use read_json differences
+0: processes causes commands disk_use files differences
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/comparisons evaluation/results load_config check_config
 1: check_controls checkpoint
-1: run_dir aside attempt progress sharding
+1: run_dir open_run aside attempt progress sharding
 1: blocks seating optimiser evaluation/needed evaluation/horizon evaluation/moved evaluation/findings
 2: envs/* learners/* imitators/* figures/* keeper trainees
 3: envs/tasks simulate train cost imitators/learner_posterior executed

@@ -20,7 +20,7 @@ from cl_imitate import load_config, populations, processes
 from cl_imitate.evaluation import protocols, results
 from cl_imitate.histories import store
 from cl_imitate.interruption import Notice
-from cl_imitate.run_dir import open_run
+from cl_imitate.open_run import open_run
 from cl_imitate.stages.artifacts import load_snapshot, recorded_steps, save_snapshot, snapshot_path
 from cl_imitate.stages.controlling import control_stage
 from cl_imitate.stages.run import check_for_a_job, open_stage_run

@@ -9,7 +9,7 @@ import pytest
 from cl_imitate import circumstances, load_config, run_dir
 from cl_imitate.disk_use import disk_use
 from cl_imitate.interruption import InterruptedRunError
-from cl_imitate.run_dir import open_run
+from cl_imitate.open_run import open_run
 from cl_imitate.sweeps.folder import open_sweep
 
 

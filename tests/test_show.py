@@ -5,7 +5,7 @@ import re
 import pytest
 
 from cl_imitate import show
-from cl_imitate.run_dir import write_json
+from cl_imitate.files import write_json
 
 
 def test_a_folder_and_reasons_with_brackets_are_shown_as_they_are(tmp_path, capsys, monkeypatch):

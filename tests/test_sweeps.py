@@ -21,7 +21,7 @@ from cl_imitate.stages.simulating import simulate_stage, simulate_together
 from cl_imitate.stages.training import train_stage, train_together
 from cl_imitate.sweeps import job as jobs
 from cl_imitate.sweeps import table
-from cl_imitate.sweeps.folder import SweepDir
+from cl_imitate.sweeps.folder import SweepDir, is_sweep
 from cl_imitate.sweeps.sweep import Request, run_sweep
 from tests.compiles import count_compiles
 from tests.test_resume import SMOKE, TINY, Countdown, artifacts, differences
@@ -295,7 +295,7 @@ def test_a_sweep_told_to_end_is_shown_meanwhile_and_goes_on(tmp_path):
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
-        while not (asked.folder / "points").exists() or sweep.state(sweep.names[0])["state"] != "running":
+        while not is_sweep(asked.folder) or sweep.state(sweep.names[0])["state"] != "running":
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGTERM)

@@ -7,7 +7,7 @@ import time
 import pytest
 import rich.console
 
-from cl_imitate.run_dir import write_json
+from cl_imitate.files import write_json
 from cl_imitate.sweeps import live
 from cl_imitate.sweeps.folder import SILENT_SECONDS, SweepDir
 

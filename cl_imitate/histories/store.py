@@ -20,7 +20,7 @@ import numpy as np
 import tensorstore as ts
 
 from cl_imitate.checksum import sha256
-from cl_imitate.read_json import read_json
+from cl_imitate.files import read_json
 from cl_imitate.types import History, Spec
 
 _SCHEMA = 1

@@ -4,7 +4,8 @@ import json
 import pathlib
 
 from cl_imitate import config, load_config
-from cl_imitate.run_dir import RunDir, check_path
+from cl_imitate.open_run import check_path
+from cl_imitate.run_dir import RunDir
 from cl_imitate.stages.run import Run
 
 

@@ -7,7 +7,7 @@ from cl_imitate.config import Experiment
 from cl_imitate.envs import tasks
 from cl_imitate.evaluation import costs, results, verdict
 from cl_imitate.evaluation.controls import registry
-from cl_imitate.read_json import read_json
+from cl_imitate.files import read_json
 from cl_imitate.stages.controlling import load_controls
 from cl_imitate.stages.run import Run, gate_run, has_own_gate
 

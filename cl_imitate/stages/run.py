@@ -9,7 +9,8 @@ from cl_imitate.evaluation import protocols
 from cl_imitate.evaluation.controls import posterior_places
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.keeper import Keeper, Schedule
-from cl_imitate.run_dir import RunDir, open_run
+from cl_imitate.open_run import open_run
+from cl_imitate.run_dir import RunDir
 
 
 @dataclasses.dataclass(frozen=True)

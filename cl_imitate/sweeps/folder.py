@@ -20,7 +20,9 @@ from typing import Any
 import filelock
 
 from cl_imitate import config, load_config
-from cl_imitate.run_dir import STAGES, RunDir, check_path, write_json
+from cl_imitate.files import write_json
+from cl_imitate.open_run import check_path
+from cl_imitate.run_dir import STAGES, RunDir
 from cl_imitate.sweeps.axes import Point
 
 SILENT_SECONDS = 60.0

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from cl_imitate.read_json import read_json
+from cl_imitate.files import read_json
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""JSON files that a run has left, with errors that name the file and what to do."""
+"""Small files that are replaced whole, and read with errors that name the file and what to do."""
 
 import json
 import pathlib
@@ -25,3 +25,15 @@ def read_json(
         why = f"it lacks {', '.join(lacking)}" if lacking else f"it holds a {type(value).__name__}"
         raise ValueError(f"{file} is damaged, or not {whose} ({why}). {fix}")
     return value
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """A JSON file, replaced whole."""
+    replace_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+    """A text file, replaced whole: a reader finds the old text or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)
