@@ -11,7 +11,7 @@ class InterruptedRunError(Exception):
 
     def __init__(self, number: int):
         super().__init__(
-            f"stopped by {signal.Signals(number).name}; the same command goes on (run: with --resume)"
+            f"stopped by {signal.Signals(number).name}; the same command goes on (run: with --resume; without --again)"
         )
         self.exit_code = 128 + number
 

@@ -41,6 +41,7 @@ def show(path: pathlib.Path) -> None:
     try:
         decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
         void, rows, has_passed = decided["void"], list(verdict.rows(decided)), decided["gate"]["passed"]
+        reasons = list(verdict.reasons(decided))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / 'verdict.json'} is damaged ({error!r}). Redo it: `cl-imitate report --again --run-dir {path}`."
@@ -53,6 +54,8 @@ def show(path: pathlib.Path) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table, highlight=False)
+    for reason in reasons:
+        console.print(reason, highlight=False, markup=False)
     words = {True: "passed", False: "FAILED", None: "not run"}
     console.print(f"gate: {words[has_passed]}", highlight=False)
     report = (path / "report" / "index.html").resolve()

@@ -35,3 +35,22 @@ def test_a_verdict_that_lacks_something_is_named_with_the_fix(tmp_path, decided)
     told = rf"verdict.json is damaged.*report --again --run-dir {re.escape(str(tmp_path))}`"
     with pytest.raises(ValueError, match=told):
         show.show(tmp_path)
+
+
+def test_a_question_without_a_plain_answer_is_shown_with_its_reason(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    write_json(tmp_path / "manifest.json", {"stages": {}})
+    asked = {"estimate": 0.1, "ci95": [0.0, 0.2], "predicted": "no", "meaning": "m"}
+    reasons = {
+        "now": ("yes", None),
+        "later": ("void", "the learner gains [/too] little"),
+        "month": ("not run", "no stage was asked"),
+    }
+    questions = {
+        name: {**asked, "question": f"{name}?", "answer": answer, "reason": reason}
+        for name, (answer, reason) in reasons.items()
+    }
+    write_json(tmp_path / "verdict.json", {"void": [], "questions": questions, "gate": {"passed": True}})
+    show.show(tmp_path)
+    told = [line for line in capsys.readouterr().out.splitlines() if " is " in line]
+    assert told == ["LATER is void: the learner gains [/too] little"]

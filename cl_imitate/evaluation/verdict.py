@@ -90,6 +90,15 @@ def rows(verdict: Mapping) -> list[tuple[str, ...]]:
     ]
 
 
+def reasons(verdict: Mapping) -> list[str]:
+    """Why a question that was asked has no plain answer, a line for each that has a reason."""
+    return [
+        f"{name.upper()} is {one['answer']}: {one['reason']}"
+        for name, one in verdict["questions"].items()
+        if one.get("reason") and one["answer"] != "not run"
+    ]
+
+
 def _void_reasons(gate: dict, frozen: Mapping[str, Any], controls: Mapping[str, Mapping]) -> list[str]:
     reasons = []
     if gate["passed"] is None:
