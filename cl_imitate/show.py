@@ -41,7 +41,7 @@ def show(path: pathlib.Path) -> None:
     try:
         decided = json.loads((path / "verdict.json").read_text(encoding="utf-8"))
         void, rows, has_passed = decided["void"], list(verdict.rows(decided)), decided["gate"]["passed"]
-        reasons = list(verdict.reasons(decided))
+        reasons = verdict.reasons(decided)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path / 'verdict.json'} is damaged ({error!r}). Redo it: `cl-imitate report --again --run-dir {path}`."

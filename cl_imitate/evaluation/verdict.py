@@ -91,7 +91,7 @@ def rows(verdict: Mapping) -> list[tuple[str, ...]]:
 
 
 def reasons(verdict: Mapping) -> list[str]:
-    """Why a question that was asked has no plain answer, a line for each that has a reason."""
+    """Of what was asked: why an answer is void or undecided, or what a yes does not cover. A line each."""
     return [
         f"{name.upper()} is {one['answer']}: {one['reason']}"
         for name, one in verdict["questions"].items()
