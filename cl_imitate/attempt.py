@@ -1,7 +1,6 @@
 """One process's work on one stage: its clock, what saving cost, and what it went on from."""
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from cl_imitate import circumstances, compiling, processes
 
 
 class Attempt:
-    """Begins when it is made. Several threads may work on it.
+    """Begins when it is made.
 
     `put` keeps what is known of it so far, replacing what was put before; it is called at every save and at the end, so
     that of an attempt that is killed what came after its last save is not counted.
@@ -26,8 +25,7 @@ class Attempt:
         self.share = 1.0  # of its time that is this run's, where several are computed as one
         self._put = put
         self._start, self._compiled = time.perf_counter(), compiling.seconds()
-        self._saving_seconds, self._saves, self._stepped = 0.0, 0, False
-        self._telling, self._of_thread = threading.RLock(), threading.local()
+        self._saving_seconds, self._saves, self._is_saving, self._stepped = 0.0, 0, False, False
 
     @property
     def record(self) -> dict[str, Any]:
@@ -43,26 +41,20 @@ class Attempt:
 
     def put(self) -> None:
         """Keep what is known so far."""
-        with self._telling:
-            self._put(self)
+        self._put(self)
 
     @contextmanager
     def saving(self, *, saves: int) -> Iterator[None]:
-        """What is done inside is time that the stage waited for a save; that it ends with so many more of them.
-
-        Time in which several threads wait counts for each of them.
-        """
-        is_outermost, start = not getattr(self._of_thread, "is_saving", False), time.perf_counter()
-        self._of_thread.is_saving = True
+        """What is done inside is time that the stage waited for a save; that it ends with so many more of them."""
+        is_outermost, start = not self._is_saving, time.perf_counter()
+        self._is_saving = True
         try:
             yield
         finally:
             if is_outermost:
-                with self._telling:
-                    self._saving_seconds += time.perf_counter() - start
-                self._of_thread.is_saving = False
-        with self._telling:
-            self._saves += saves
+                self._saving_seconds += time.perf_counter() - start
+                self._is_saving = False
+        self._saves += saves
         if is_outermost:
             self.put()
 
@@ -74,18 +66,17 @@ class Attempt:
         """
         now = circumstances.of_this_process()
         may_differ = was != now
-        with self._telling:
-            before = self.continued or {"bits_may_differ": False}
-            self.continued = {
-                "stage": self.stage,
-                "part": part,
-                "step": step,
-                "at": self.began,
-                "was": was if may_differ or not before["bits_may_differ"] else before["was"],
-                "is": now,
-                "bits_may_differ": may_differ or before["bits_may_differ"],
-            }
-            self.put()
+        before = self.continued or {"bits_may_differ": False}
+        self.continued = {
+            "stage": self.stage,
+            "part": part,
+            "step": step,
+            "at": self.began,
+            "was": was if may_differ or not before["bits_may_differ"] else before["was"],
+            "is": now,
+            "bits_may_differ": may_differ or before["bits_may_differ"],
+        }
+        self.put()
         return may_differ and not before["bits_may_differ"]
 
     def stepped(self) -> None:

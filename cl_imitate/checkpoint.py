@@ -2,16 +2,11 @@
 
 Of a job's processes orbax lets only all together write a checkpoint. What one of them writes by itself is one npz file
 of the leaves, in their order, instead.
-
-Several threads may call this. orbax does one thing at a time for them: it numbers what it does for the whole process,
-and of two threads with one number, one would be told that the other's folder is there.
 """
 
-import contextlib
 import pathlib
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -25,28 +20,6 @@ _ALONE = "leaves.npz"
 _beside = ThreadPoolExecutor(1, "write")
 
 
-class _Orbax:
-    """Whoever has it is alone with orbax, and what was begun before is written."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._writing: Future | None = None
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator["_Orbax"]:
-        with self._lock:
-            if self._writing is not None:
-                self._writing.exception()  # waits; it is raised where the save was asked for
-            yield self
-
-    def begun(self, writing: Future) -> None:
-        """What still has to be written."""
-        self._writing = writing
-
-
-_orbax = _Orbax()
-
-
 def save(path: pathlib.Path, tree: Any) -> None:
     """Write a pytree of arrays. A write that is cut short leaves no folder at `path`. The processes of a job call this
     together, with the same numpy arrays.
@@ -56,8 +29,7 @@ def save(path: pathlib.Path, tree: Any) -> None:
     """
     if path.exists():
         raise FileExistsError(f"{path} exists and is not overwritten. Use another --run-dir.")
-    with _orbax.alone():
-        ocp.save(str(path.absolute()), tree)
+    ocp.save(str(path.absolute()), tree)
 
 
 def save_async(path: pathlib.Path, tree: Any) -> Callable[[], None]:
@@ -76,11 +48,7 @@ def save_async(path: pathlib.Path, tree: Any) -> Callable[[], None]:
             return np.copy(x)
         return jnp.copy(x) if is_on_host else x
 
-    copies = jax.block_until_ready(jax.tree.map(copied, tree))
-    with _orbax.alone() as orbax:
-        writing = _beside.submit(ocp.save_async(str(path.absolute()), copies).result)
-        orbax.begun(writing)
-    return writing.result
+    return ocp.save_async(str(path.absolute()), jax.block_until_ready(jax.tree.map(copied, tree))).result
 
 
 def save_alone(path: pathlib.Path, tree: Any) -> None:
@@ -137,8 +105,7 @@ def load(path: pathlib.Path, like: Any) -> Any:
     try:
         if is_alone:
             return _load_leaves(path, like)
-        with _orbax.alone():
-            return ocp.load(str(path.absolute()), abstract)
+        return ocp.load(str(path.absolute()), abstract)
     except Exception as error:
         raise ValueError(
             f"the checkpoint {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}). "

@@ -14,7 +14,6 @@ from cl_imitate import __version__
 from cl_imitate.commands import (
     Command,
     Compare,
-    Controlling,
     Envs,
     Fork,
     Horizon,
@@ -259,8 +258,7 @@ def _open(command: StageArguments | Fork, notice: Notice):
     processes.check_equal("configuration", load_config.fingerprint(experiment))
     processes.check_equal("--run-dir", str(folder.absolute()))
     check_for_a_job(experiment, origin)
-    at_once = command.controls_at_once if isinstance(command, Controlling) else 0
-    return open_stage_run(experiment, folder, origin, schedule, at_once), parent
+    return open_stage_run(experiment, folder, origin, schedule), parent
 
 
 def _told(command: StageArguments | Fork) -> str:

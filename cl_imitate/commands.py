@@ -20,15 +20,6 @@ class Saving:
 
 
 @dataclasses.dataclass(frozen=True)
-class Controlling:
-    """How the controls are made."""
-
-    controls_at_once: int = 0
-    """How many are made side by side; what they measure does not depend on it (0: on CPUs two, if there are as many
-    cores; on an accelerator one, for each needs memory of its own)."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Job:
     """The processes that make one run together."""
 
@@ -68,7 +59,7 @@ class OneStage(StageArguments):
 
 
 @dataclasses.dataclass(frozen=True)
-class Run(Controlling, StageArguments):
+class Run(StageArguments):
     """From random initialisation to a verdict: every stage in order."""
 
     resume: bool = False
@@ -96,7 +87,7 @@ class Evaluate(OneStage):
 
 
 @dataclasses.dataclass(frozen=True)
-class Control(Controlling, OneStage):
+class Control(OneStage):
     """Make the controls that the config names: what says how far the answers can be believed."""
 
 
@@ -106,7 +97,7 @@ class Report(OneStage):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fork(Controlling, Saving):
+class Fork(Saving):
     """A run whose learners start as another run's were at a step, and live on with what --set changes.
 
     The learners' rates may be changed, and all that comes after learners: imitator, training, evaluation, gate, rules.

@@ -6,16 +6,14 @@ JSON file with the SHA-256 of every file of it, written last and put in place wh
 it, is passed over.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -56,29 +54,6 @@ class Save(NamedTuple):
     tree: Any
 
 
-class Claims:
-    """Which of a stage's keepers, each in a thread of its own, is at which part; and what this process has done."""
-
-    def __init__(self) -> None:
-        self._by: dict[str, Keeper] = {}
-        self._changed = threading.Condition()
-        self.done: set[str] = set()
-
-    def take(self, part: str, keeper: "Keeper") -> None:
-        """Waits until no other keeper is at this part."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._by.get(part, keeper) is keeper)
-            self._by[part] = keeper
-
-    def release(self, keeper: "Keeper", part: str | None = None) -> None:
-        """A part that a keeper is at, or all of them."""
-        with self._changed:
-            self._by = {
-                name: by for name, by in self._by.items() if by is not keeper or part not in (None, name)
-            }
-            self._changed.notify_all()
-
-
 class Keeper:
     """The saves and results of one stage, in a folder of its own; `attempt` is told of what they cost.
 
@@ -91,23 +66,10 @@ class Keeper:
     ):
         self._folder, self._schedule, self._writes = folder, schedule, writes
         self.attempt = attempt or Attempt(folder.name)
-        self.went_on = False  # whether anything that was saved before was read
         self._last_time, self._last_step = time.monotonic(), {}
         self._sealing: Future | None = None
         self._stops_together: bool | None = None  # at the next save, as all processes agreed; None: not asked
         self._beside = ThreadPoolExecutor(1, "save")
-        self._claims = Claims()
-
-    @contextlib.contextmanager
-    def another(self) -> Iterator["Keeper"]:
-        """One of the same stage for a thread of its own. A part that one of them has asked for, and found not done, is
-        its own until it is done or it leaves: the others wait there, and then find its result."""
-        keeper = Keeper(self._folder, self._schedule, self.attempt, writes=self._writes)
-        keeper._claims = self._claims
-        try:
-            yield keeper
-        finally:
-            self._claims.release(keeper)
 
     # ---- saves
 
@@ -183,7 +145,6 @@ class Keeper:
         return None
 
     def _goes_on(self, path: pathlib.Path, part: str, step: int | None, told: dict[str, Any]) -> None:
-        self.went_on = True
         was, now = told.get("circumstances", {}), circumstances.of_this_process()
         if self.attempt.goes_on(part=part, step=step, was=was):
             differs = [
@@ -248,8 +209,6 @@ class Keeper:
         for save in folder.glob("step_*"):
             if save.is_dir():
                 self._remove(save)
-        self._claims.done.add(part)
-        self._claims.release(self, part)
 
     @staticmethod
     def _write_result(path: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
@@ -259,13 +218,6 @@ class Keeper:
 
     def finished(self, part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """The arrays and facts of a part that is done, or None."""
-        self._claims.take(part, self)
-        found = self._finished(part)
-        if found is not None:
-            self._claims.release(self, part)
-        return found
-
-    def _finished(self, part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         path = self._folder / part / "result"
         seal = path.with_suffix(".json")
         if not seal.exists():
@@ -274,8 +226,7 @@ class Keeper:
             print(f"warning: {problem}; this part is done again", file=sys.stderr, flush=True)
             return None
         told = _told(seal)
-        if part not in self._claims.done:
-            self._goes_on(path, part, None, told)
+        self._goes_on(path, part, None, told)
         with np.load(path / "arrays.npz") as data:
             return dict(data), told["facts"]
 

@@ -57,36 +57,8 @@ def bar(label: str, total: int, unit: str) -> Iterator[Tick]:
         yield counted
 
 
-class _Terminal:
-    """It has room for one display, which shows all bars that there are: begun by the first bar, ended with the last
-    one. What has ended stays in sight."""
-
-    def __init__(self) -> None:
-        self._lock, self._num_bars = threading.Lock(), 0
-        self._display: rich.progress.Progress | None = None
-
-    @contextmanager
-    def display(self) -> Iterator[rich.progress.Progress]:
-        with self._lock:
-            if self._display is None:
-                self._display = _make_display()
-                self._display.start()
-            display = self._display
-            self._num_bars += 1
-        try:
-            yield display
-        finally:
-            with self._lock:
-                self._num_bars -= 1
-                if not self._num_bars:
-                    display.stop()
-                    self._display = None
-
-
-_terminal = _Terminal()
-
-
-def _make_display() -> rich.progress.Progress:
+@contextmanager
+def _rich_bar(label: str, total: int, unit: str) -> Iterator[Tick]:
     columns = (
         rich.progress.TextColumn("{task.description:<34}"),
         rich.progress.BarColumn(),
@@ -94,13 +66,8 @@ def _make_display() -> rich.progress.Progress:
         rich.progress.TextColumn("{task.fields[rate]:>20}"),
         rich.progress.TimeRemainingColumn(),
     )
-    return rich.progress.Progress(*columns, console=rich.console.Console(stderr=True))
-
-
-@contextmanager
-def _rich_bar(label: str, total: int, unit: str) -> Iterator[Tick]:
     start, done = time.perf_counter(), 0
-    with _terminal.display() as progress:
+    with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as progress:
         task = progress.add_task(label, total=total, rate="")
 
         def tick(amount: int) -> None:

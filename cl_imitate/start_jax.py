@@ -20,7 +20,7 @@ def set_up_jax(cpu_devices: int = 0) -> None:
         # The default partitioner of jax 0.11.2 crashes the process when it meets a scatter over a whole axis inside a
         # `shard_map` over two devices, as gymnax's Space Invaders has; the one before it does not.
         jax.config.update("jax_use_shardy_partitioner", False)
-    jax.config.update("jax_num_cpu_devices", cpu_devices or min(num_cores(), _MAX_CPU_DEVICES))
+    jax.config.update("jax_num_cpu_devices", cpu_devices or min(_num_cores(), _MAX_CPU_DEVICES))
     if jax.config.jax_compilation_cache_dir is None:
         try:
             _CACHE.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def set_up_jax(cpu_devices: int = 0) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def num_cores() -> int:
+def _num_cores() -> int:
     """The cores that this process may use, which can be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -107,7 +107,7 @@ def test_a_step_is_priced_by_the_counts_and_the_posteriors_by_its_own():
     assert found["learner"]["executed_flops_per_step"] == executed.learner_flops(OF.learner, SPEC)
     assert found["imitator"]["executed_flops_per_step"] > acting.flops_per_step
     assert found["posterior, lock"] == {
-        "flops_per_step": 5.0, "bytes": 7, "seconds_per_step": None, "controls_at_once": 1, "num_hypotheses": 3,
+        "flops_per_step": 5.0, "bytes": 7, "seconds_per_step": None, "num_hypotheses": 3,
     }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import threading
 import time
 
 import jax
@@ -326,45 +325,3 @@ def test_processes_stop_at_the_same_save_though_a_signal_comes_to_one_after_they
     assert reader.is_due_together("life", 2)
     with pytest.raises(InterruptedRunError):
         reader.save("life", 2, tree(2), {"step": 2})
-
-
-def test_of_two_threads_the_second_waits_at_a_part_and_finds_what_the_first_has_done(tmp_path):
-    keeper, told, computed = Keeper(tmp_path, NEVER), [], []
-    first_is_at_it, second_asks = threading.Event(), threading.Event()
-
-    def work(number: int) -> None:
-        with keeper.another() as own:
-            if number:
-                first_is_at_it.wait(timeout=30)
-                second_asks.set()
-            if (done := own.finished("arm")) is None:
-                first_is_at_it.set()
-                second_asks.wait(timeout=30)
-                time.sleep(0.2)  # in which the second would find nothing, and begin
-                computed.append(number)
-                own.finish("arm", {"x": np.arange(3)}, {})
-                done = own.finished("arm")
-            assert done is not None
-            told.append((number, done[0]["x"].tolist(), own.went_on))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert computed == [0]
-    assert sorted(told) == [(0, [0, 1, 2], False), (1, [0, 1, 2], False)]
-    assert keeper.attempt.continued is None
-
-
-def test_a_part_whose_thread_ends_without_a_result_is_another_s(tmp_path):
-    keeper = Keeper(tmp_path, NEVER)
-    with keeper.another() as one:
-        assert one.finished("arm") is None
-        assert one.finished("arm") is None  # its own: it does not wait for itself
-    with keeper.another() as other:
-        assert other.finished("arm") is None
-        other.finish("arm", {"x": np.arange(3)}, {})
-    with Keeper(tmp_path, NEVER).another() as later:
-        assert later.finished("arm") is not None
-        assert later.went_on

@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RANKS = """
 0: types keys config statistics products convolution compiling interruption checksum circumstances start_jax
-0: processes causes commands disk_use files differences side_by_side
+0: processes causes commands disk_use files differences
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/comparisons evaluation/results load_config check_config
 1: check_controls checkpoint

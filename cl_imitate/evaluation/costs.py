@@ -3,8 +3,7 @@
 Operations and bytes are counted (`cost`, and, as programs execute them, `executed`; what it takes to reach a return,
 and to train, is by the latter). Seconds are what the evaluation took, compilation left out, per step of one stream,
 many streams side by side: they hold for this machine, whatever else ran on it, and these batch sizes. The posterior's
-are those of its whole control (compilation too) per step of one hypothesis or arm, with another control beside it where
-several were made at once (`controls_at_once`).
+are those of its whole control (compilation too) per step of one hypothesis or arm.
 
 To reach a return: PROCESS from nothing. The given returns are shares of what the learner gains there over a random
 policy; the steps are those up to the end of the first block in which the mean over learners (and imitator seeds) is as
@@ -35,13 +34,12 @@ def costs(
     *,
     seconds_per_step: Mapping[str, float],
     posterior: Mapping[str, Any] | None = None,
-    controls_at_once: int = 1,
 ) -> dict[str, Any]:
     """What stands in the verdict under `cost`.
 
     Args:
       seconds_per_step: by arm, of those that were timed.
-      posterior: the verdict's entry of the control, if it was run; with how many controls at once, it among them.
+      posterior: the verdict's entry of the control, if it was run.
     """
     imitator, training = experiment.imitator, experiment.training
     context = imitator.context_steps
@@ -68,7 +66,6 @@ def costs(
             "flops_per_step": one["flops_per_step"]["posterior"],
             "bytes": one["bytes"]["posterior"],
             "seconds_per_step": seconds_per_step.get("posterior"),
-            "controls_at_once": controls_at_once,
             "num_hypotheses": one["num_hypotheses"],
         }
     return {

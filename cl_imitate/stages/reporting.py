@@ -75,11 +75,5 @@ def _costs(experiment: Experiment, cells: list[results.Cell], stages: dict, cont
     if took:
         seconds["posterior"] = took["seconds"] / took["steps"]
     spec = tasks.make(experiment.environment, shapes=experiment.shapes).env.spec
-    return costs.costs(
-        experiment,
-        spec,
-        cells,
-        seconds_per_step=seconds,
-        posterior=controls.get("learner_posterior"),
-        controls_at_once=(took or {}).get("at_once", 1),
-    )
+    posterior = controls.get("learner_posterior")
+    return costs.costs(experiment, spec, cells, seconds_per_step=seconds, posterior=posterior)

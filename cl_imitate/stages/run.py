@@ -23,7 +23,6 @@ class Run:
     schedule: Schedule = dataclasses.field(
         default_factory=Schedule
     )  # when a stage saves what it can go on from
-    controls_at_once: int = 0  # side by side; 0: as many as suit this machine
 
     @property
     def experiment(self) -> config.Experiment:
@@ -43,13 +42,12 @@ def open_stage_run(
     path: pathlib.Path,
     origin: pathlib.Path,
     schedule: Schedule | None = None,
-    controls_at_once: int = 0,
 ) -> Run:
     """The run of `experiment` in `path`, made or opened."""
     folder = open_run(
         path, fingerprint=load_config.fingerprint(experiment), config_text=load_config.dump(experiment)
     )
-    return Run(experiment, folder, origin, schedule or Schedule(), controls_at_once)
+    return Run(experiment, folder, origin, schedule or Schedule())
 
 
 def keeper_of(run: Run, stage: str, *, together: bool = False) -> Keeper:
