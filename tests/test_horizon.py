@@ -710,3 +710,9 @@ def test_what_is_no_sweep_and_what_is_void_are_errors(sweep, tmp_path):
     (one / "verdict.json").unlink()
     with pytest.raises(ValueError, match="has a result yet"):
         page.draw([one], tmp_path / "out")
+
+
+def test_of_a_setting_only_what_it_has_is_told():
+    ring = {"ring": 8, "room": None, "pace": 0.002, "context": 64}
+    assert horizon.told(ring, ["ring", "room", "pace", "fork"]) == "ring 8, learning rate 0.002"
+    assert horizon.told({"ring": None, "room": 5}, ["ring", "room"]) == "room 5"

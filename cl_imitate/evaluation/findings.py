@@ -110,10 +110,7 @@ def needs(points: Sequence[Point]) -> list[Need]:
         ]
         found.append(
             Need(
-                setting=horizon.told(
-                    chain.rest, [axis for axis in differ if chain.rest.get(axis) is not None]
-                )
-                or "here",
+                setting=horizon.told(chain.rest, differ) or "here",
                 low=None if low is None else _shown(at[low]),
                 high=None if high is None else _shown(at[high]),
                 shorter=", ".join(shorter) or None,

@@ -266,9 +266,10 @@ def line(found: Sequence[Break], *, same_task: bool = False) -> Line:
 
 
 def told(values: Mapping[str, Any], among: Iterable[str]) -> str:
-    """Some values in words: `ring 24, learning rate 0.002`."""
+    """Some values in words: `ring 24, learning rate 0.002`. None is no value: on a ring there is no room."""
     names = NAMES | LATER_AXES
-    return ", ".join(f"{names[axis]} {value_told(values[axis])}" for axis in among if axis in values)
+    there = [axis for axis in among if values.get(axis) is not None]
+    return ", ".join(f"{names[axis]} {value_told(values[axis])}" for axis in there)
 
 
 def share(point: Point) -> float:
