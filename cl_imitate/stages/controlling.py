@@ -16,9 +16,9 @@ from cl_imitate.stages.run import Run, chunk_steps, contexts_of, keeper_of
 def control_stage(run: Run) -> None:
     """Every control that the config names, one after the other; a finished one is not made again.
 
-    Not several at a time in threads, though alone one leaves its cores waiting: programs split over the same devices,
-    launched from two threads, may be begun in another order on each device, and then wait for each other's sums for
-    ever (seen with a closed loop beside another; XLA ends the process after 40 s).
+    Not several at a time in threads, though alone one leaves its cores waiting: of a program split over two CPU devices
+    one half was seen never to begin while another thread kept them busy (`floor` beside `shuffled`), and XLA ends the
+    process where the other half has waited for 40 s.
 
     Raises:
       ValueError: this is one of several processes: they have not learnt to share this work.
