@@ -4,19 +4,21 @@ Both are one walk. Reading, the actions are the learner's, and the world is live
 that what came of them is all that the learner saw (the observation before a reset is not in a history). Acting, they
 are drawn from the mixture.
 
-A walk is of one block of learners, on one device: so the truth's bits are the learner's.
+A walk is of one block of learners, on one device: so the truth's bits are the learner's. Several devices walk with a
+block each.
 
 Axes: N streams, T steps, C chunks of steps, H hypotheses, P particles, K blocks of returns, V places.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cl_imitate import keys
+from cl_imitate.blocks import Blocks
 from cl_imitate.evaluation import summary as summary_lib
 from cl_imitate.evaluation.posterior_walk import Ensemble, Walk, World, advance, summary_of
 from cl_imitate.evaluation.scene import Scene, Tick, again
@@ -134,7 +136,17 @@ def _world(population: Population, ensemble: Ensemble, act_keys: jax.Array, env_
     )
 
 
-def blocks(num: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Streams int [size] of each block and how many of them count: the last block is padded with its last stream."""
-    for first in range(0, num, size):
-        yield np.minimum(np.arange(first, first + size), num - 1), min(size, num - first)
+def by_block(num: int, size: int, one: Callable[[np.ndarray, int], Any]) -> list[Any]:
+    """What `one` finds of the streams int [size] of each block, of which so many count: the last block is padded with
+    its last stream.
+
+    Blocks are dealt out to the devices, which work side by side; no bit depends on how many there are.
+    """
+    dealt = Blocks(num, size)
+
+    def at(index: int) -> Any:
+        streams = np.arange(index * size, (index + 1) * size)
+        with jax.default_device(dealt.devices[index]):
+            return one(np.minimum(streams, num - 1), min(size, num - index * size))
+
+    return dealt.compute(at)

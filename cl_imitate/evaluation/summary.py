@@ -13,7 +13,7 @@ from flax import struct
 from cl_imitate.types import Spec, SymbolObservation
 
 MAX_PLACES = 4096
-MIN_ROOM = 16  # blocks
+MIN_ROOM = 32  # blocks
 _ODD = np.random.default_rng(0).integers(0, 2**31, 1 << 12, dtype=np.uint32) * 2 + 1
 
 

@@ -151,11 +151,18 @@ def make_causes(mixture: Mixture, init: jax.Array, replay: jax.Array) -> Causes:
 def init(mixture: Mixture, causes: Causes, obs: jax.Array, log_prior: jax.Array) -> Posterior:
     """Newborn particles that see their first observation [N, ...]; `log_prior` [H, N], over H of sum 1."""
     particles = []
-    for group, init_keys in zip(mixture.groups, causes.init, strict=True):
-        newborn = jax.vmap(jax.vmap(_newborn(group.dqn)), (0, None))
+    for group, init_keys, (params, opt_state) in zip(
+        mixture.groups, causes.init, _newborn(mixture, causes.init), strict=True
+    ):
         which = jnp.asarray(np.repeat(group.hypotheses, mixture.copies), jnp.int32)
-        hypothesis = jnp.broadcast_to(which[:, None], init_keys.shape)
-        particles.append(Particles(hypothesis=hypothesis, **newborn(init_keys, obs)))
+        particles.append(
+            Particles(
+                params=params,
+                target_params=jax.tree.map(jnp.copy, params),
+                opt_state=opt_state,
+                hypothesis=jnp.broadcast_to(which[:, None], init_keys.shape),
+            )
+        )
     log_weights = log_prior[mixture.hypothesis_of] - np.float32(np.log(mixture.copies))
     return Posterior(
         particles=tuple(particles),
@@ -167,13 +174,21 @@ def init(mixture: Mixture, causes: Causes, obs: jax.Array, log_prior: jax.Array)
     )
 
 
-@functools.cache
-def _newborn(dqn: dqn_lib.DQN):
-    def one(key, obs):
-        state = dqn.init(key, obs)
-        return {"params": state.params, "target_params": state.target_params, "opt_state": state.opt_state}
-
-    return one
+def _newborn(mixture: Mixture, init_keys: tuple[jax.Array, ...]) -> list[tuple[Any, Any]]:
+    """Weights and optimisers of each group. Groups that begin alike, though they learn differently, are made together:
+    most of the time that this takes is its compiler's."""
+    alike: dict[Callable, list[int]] = {}
+    for index, group in enumerate(mixture.groups):
+        alike.setdefault(group.dqn.newborn, []).append(index)
+    found: dict[int, tuple[Any, Any]] = {}
+    for newborn, members in alike.items():
+        made = jax.vmap(jax.vmap(newborn))(jnp.concatenate([init_keys[index] for index in members]))
+        first = 0
+        for index in members:
+            end = first + len(init_keys[index])
+            found[index] = jax.tree.map(lambda leaf, part=slice(first, end): leaf[part], made)
+            first = end
+    return [found[index] for index in range(len(mixture.groups))]
 
 
 def _over_particles(mixture: Mixture, function: Callable, xs: Any) -> Any:

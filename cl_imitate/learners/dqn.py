@@ -18,7 +18,7 @@ from flax import struct
 from cl_imitate import config
 from cl_imitate.learners import replay as replay_lib
 from cl_imitate.learners import td
-from cl_imitate.learners.q_networks import make_q_network
+from cl_imitate.learners.q_networks import QNetwork, make_q_network
 from cl_imitate.learners.rmsprop import scale_by_centred_rms
 from cl_imitate.types import Spec, Transition
 
@@ -49,6 +49,7 @@ class DQN(NamedTuple):
     """Pure functions of one learner.
 
     init(key, obs) -> DQNState.
+    newborn(key) -> (params, opt_state) of `init`; one function for all learners that begin alike.
     policy(state, hyperparams, obs, step) -> action probabilities [A].
     act(key, state, hyperparams, obs, step) -> (action int32 [], explored bool []).
     update(key, state, hyperparams, cursor) -> (DQNState, loss []): one gradient step, the target network
@@ -58,6 +59,7 @@ class DQN(NamedTuple):
     """
 
     init: Callable
+    newborn: Callable
     policy: Callable
     act: Callable
     update: Callable
@@ -109,21 +111,20 @@ def make_dqn(learner: config.Learner, spec: Spec) -> DQN:
 
 @functools.cache
 def _make_dqn(learner: config.Learner, spec: Spec) -> DQN:
-    network = make_q_network(
-        spec, hidden=learner.hidden, conv_features=learner.conv_features, products=learner.products
+    network, optimiser, newborn = _make_parts(
+        spec, learner.hidden, learner.conv_features, learner.products, learner.optimiser
     )
-    optimiser = make_optimiser(learner.optimiser)
     replay = replay_lib.make_replay(
         spec, capacity=learner.replay_capacity, batch_size=learner.batch_size, kind=learner.replay
     )
     loss_of_error = td.huber_loss if learner.loss == "huber" else td.squared_loss
 
     def init(key, obs):
-        params = network.init(key)
+        params, opt_state = newborn(key)
         return DQNState(
             params=params,
             target_params=jax.tree.map(jnp.copy, params),
-            opt_state=optimiser.init(params),
+            opt_state=opt_state,
             rows=replay.init(obs),
         )
 
@@ -166,4 +167,19 @@ def _make_dqn(learner: config.Learner, spec: Spec) -> DQN:
     def sync(state):
         return state.replace(target_params=jax.tree.map(jnp.copy, state.params))
 
-    return DQN(init=init, policy=policy, act=act, update=update, sync=sync, replay=replay)
+    return DQN(init=init, newborn=newborn, policy=policy, act=act, update=update, sync=sync, replay=replay)
+
+
+@functools.cache
+def _make_parts(
+    spec: Spec, hidden: tuple[int, ...], conv_features: int, products: config.Products, optimiser_name: str
+) -> tuple[QNetwork, optax.GradientTransformation, Callable]:
+    """A network, its optimiser, and both at random initialisation: shared by all learners that these describe."""
+    network = make_q_network(spec, hidden=hidden, conv_features=conv_features, products=products)
+    optimiser = make_optimiser(optimiser_name)
+
+    def newborn(key):
+        params = network.init(key)
+        return params, optimiser.init(params)
+
+    return network, optimiser, newborn

@@ -122,10 +122,8 @@ def _condition(
     expected = uniform
     if acts:
         expected = scipy.special.log_softmax(allowed + _expected(company, make(company.recorded)), axis=1)
-    parts = [
-        _block(company, ensemble, streams, count, uniform=uniform, expected=expected, acts=acts)
-        for streams, count in posterior_arms.blocks(num, population.block_size)
-    ]
+    of_block = functools.partial(_block, company, ensemble, uniform=uniform, expected=expected, acts=acts)
+    parts = posterior_arms.by_block(num, population.block_size, of_block)
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     same = np.zeros(shape, bool)
     if shares_causes:
@@ -175,11 +173,14 @@ def _ensemble(company: Company, population: Population, *, copies: int, shares_c
 def _expected(company: Company, ensemble: Ensemble) -> np.ndarray:
     """Log-evidence [H] of all recorded learners: each starts from equal weights, and their posteriors multiply."""
     population, history = company.recorded, company.recorded_history
-    num_hypotheses, evidence = ensemble.mixture.num_hypotheses, []
-    for streams, count in posterior_arms.blocks(population.num_learners, population.block_size):
+    num_hypotheses = ensemble.mixture.num_hypotheses
+
+    def of_block(streams: np.ndarray, count: int) -> np.ndarray:
         uniform = np.full((len(streams), num_hypotheses), -np.log(num_hypotheses))
         lived, _ = _read(company, population, history, ensemble, streams, uniform, ())
-        evidence.append(lived.weights[:count, -1])
+        return lived.weights[:count, -1]
+
+    evidence = posterior_arms.by_block(population.num_learners, population.block_size, of_block)
     return np.log(np.maximum(np.concatenate(evidence), _LEAST_EVIDENCE)).sum(axis=0)
 
 
