@@ -251,3 +251,13 @@ def test_on_dark_room_the_truth_is_found_among_24_and_missed_where_it_is_left_ou
 @pytest.mark.slow
 def test_on_dark_room_the_truth_is_found_among_24_by_every_one_of_16_streams():
     _truth_is_found(16)
+
+
+def test_blocks_of_streams_are_walked_on_every_device_and_come_back_in_order():
+    def one(streams, count):
+        return streams.tolist(), count, jnp.zeros(()).devices()
+
+    first, second = jax.local_devices()[:2]
+    assert posterior_arms.by_block(5, 2, one) == [
+        ([0, 1], 2, {first}), ([2, 3], 2, {first}), ([4, 4], 1, {second}),
+    ]  # fmt: skip
