@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from cl_imitate import sharding
 
@@ -58,7 +59,7 @@ class Blocks:
         unequal parts of N."""
         if self._num_places != self._num_members:
             here = [jax.device_put(block, self.devices[0]) for block in blocks]
-            return jax.tree.map(lambda x: x[: self._num_members] if x.ndim else x, _joined(*here))
+            return _some(_joined(*here), np.arange(self._num_members))
         by_device: dict[Any, list[Any]] = {device: [] for device in self.devices}
         for device, block in zip(self.devices, blocks, strict=True):
             by_device[device].append(block)
@@ -102,17 +103,22 @@ class Blocks:
     def _padded(self, tree: Any) -> Any:
         if self._num_places == self._num_members:
             return tree
-        members = np.minimum(np.arange(self._num_places), self._num_members - 1)
-        return jax.tree.map(lambda x: x[members] if x.ndim else x, tree)
+        return _some(tree, np.minimum(np.arange(self._num_places), self._num_members - 1))
+
+
+@jax.jit
+def _some(tree: Any, members: Any) -> Any:
+    """Of leaves [N, ...] those of some members; scalars as they are."""
+    return jax.tree.map(lambda x: x[members] if x.ndim else x, tree)
 
 
 def _on(device: Any, whole: Any) -> Any:
-    """A device's part of arrays that lie on several."""
+    """A device's part of arrays that lie on a mesh. What it is part of leaves no trace, not even a mesh of this device
+    alone: jax would compile another program for that."""
 
     def part(x: jax.Array) -> jax.Array:
-        if len(x.sharding.device_set) == 1:
-            return x
-        return next(shard.data for shard in x.addressable_shards if shard.device == device)
+        here = next(shard.data for shard in x.addressable_shards if shard.device == device)
+        return jax.make_array_from_single_device_arrays(here.shape, SingleDeviceSharding(device), [here])
 
     return jax.tree.map(part, whole)
 

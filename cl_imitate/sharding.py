@@ -149,13 +149,22 @@ def shardings(tree: Any, mesh: Mesh, specs: Any) -> Any:
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
-        return jax.device_put(x, sharding)
+        return jax.device_put(np.asarray(x) if _is_a_cpu_s(x) else x, sharding)
     if isinstance(x, jax.Array) and x.sharding == sharding:
         return x
     if isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
     host = np.asarray(x)  # the same in every process, and each takes from it what is its devices'
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _is_a_cpu_s(x: Any) -> bool:
+    """The array is on one CPU device: in numpy's hands it can be split without a program for each shape and type, and
+    is not copied."""
+    if not isinstance(x, jax.Array) or jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return False
+    devices = x.devices()
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
 
 
 def on_host(tree: Any) -> Any:

@@ -10,6 +10,7 @@ from flax import struct
 
 from cl_imitate import sharding
 from cl_imitate.blocks import Blocks
+from tests.compiles import count_compiles
 
 
 @struct.dataclass
@@ -88,6 +89,17 @@ def test_members_are_where_the_order_of_the_devices_says():
     assert [block.name.devices() for block in blocks] == [{device} for device in jax.devices()[::-1]]
     np.testing.assert_array_equal(dealt.on_host([one.name for one in blocks]), crowd(4).name)
     np.testing.assert_array_equal(dealt.join(blocks, SPECS).name, crowd(4).name)
+
+
+@pytest.mark.parametrize(("num_members", "num_devices"), [(2, 1), (4, 1), (4, 2), (2, 2)])
+def test_one_program_serves_blocks_of_a_device_whatever_they_were_dealt_from(num_members, num_devices):
+    alone = jax.device_put(crowd(2), jax.devices()[0])
+    program = jax.jit(lambda one: jax.tree.map(lambda x: x * 2, one))
+    program(alone)
+    (block, *_) = Blocks(num_members, 2, jax.devices()[:num_devices]).split(crowd(num_members), SPECS)
+    with count_compiles() as compiled:
+        program(block)
+    assert not compiled
 
 
 def test_blocks_are_computed_where_they_are_and_those_of_a_device_in_turn():

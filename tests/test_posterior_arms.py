@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import threading
 from typing import NamedTuple
 
 import jax
@@ -261,3 +262,30 @@ def test_blocks_of_streams_are_walked_on_every_device_and_come_back_in_order():
     assert posterior_arms.by_block(5, 2, one) == [
         ([0, 1], 2, {first}), ([2, 3], 2, {first}), ([4, 4], 1, {second}),
     ]  # fmt: skip
+
+
+def test_two_that_leave_half_of_the_devices_idle_walk_side_by_side_and_others_in_turn():
+    devices, met = jax.local_devices(), threading.Barrier(2, timeout=30)
+    assert len(devices) == 2
+
+    def meets(where):
+        met.wait()  # alone, it would wait in vain
+        return where
+
+    assert posterior_arms.both(1, meets, meets) == (devices[:1], devices[1:])
+    order = []
+    found = posterior_arms.both(
+        2, lambda where: order.append("first") or where, lambda _: order.append("second")
+    )
+    assert found == (devices, None)
+    assert order == ["first", "second"]
+
+
+def test_an_error_of_either_is_the_caller_s():
+    def fails(where):
+        raise ZeroDivisionError
+
+    for pair in ((fails, len), (len, fails)):
+        for num_blocks in (1, 2):
+            with pytest.raises(ZeroDivisionError):
+                posterior_arms.both(num_blocks, *pair)

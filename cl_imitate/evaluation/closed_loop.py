@@ -97,10 +97,6 @@ def start(
     `num_blocks` blocks.
     """
     num_members, num_envs = members.is_argmax.shape[0], obs.shape[0]
-
-    def spread(leaf):
-        return jnp.broadcast_to(leaf[None], (num_members, *leaf.shape))
-
     memory = prompts.empty_memory(imitator, num_members, num_envs)
     is_empty = jnp.ones(num_envs, bool)
     last_action, last_reward = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, jnp.float32)
@@ -109,19 +105,27 @@ def start(
         is_empty = prompt.is_empty
         last_action = jnp.where(is_empty, last_action, prompt.last_action)
         last_reward = jnp.where(is_empty, last_reward, prompt.last_reward)
+    same = _spread((env_state, obs, last_action, last_reward, ~is_empty, is_empty), num_members=num_members)
+    env_state, obs, last_action, last_reward, is_done, is_begin = same
     return Rollout(
-        env_state=jax.tree.map(spread, env_state),
-        obs=spread(obs),
-        prev_action=spread(last_action),
-        prev_reward=spread(last_reward),
-        prev_done=spread(~is_empty),
-        is_begin=spread(is_empty),
+        env_state=env_state,
+        obs=obs,
+        prev_action=last_action,
+        prev_reward=last_reward,
+        prev_done=is_done,
+        is_begin=is_begin,
         memory=memory,
         step=jnp.int32(start_step),
         summary=summary_lib.init(
             (num_members, num_envs), num_blocks=num_blocks, num_places=summary_lib.num_places(spec)
         ),
     )
+
+
+@functools.partial(jax.jit, static_argnames=("num_members",))
+def _spread(tree: Any, *, num_members: int) -> Any:
+    """Leaves [...] -> [M, ...]: the same for all members."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (num_members, *leaf.shape)), tree)
 
 
 Judge = Callable[[Any, jax.Array], jax.Array]
@@ -338,8 +342,4 @@ def run_block(
 
 def place(rollout: Rollout, mesh: Mesh) -> Rollout:
     """The rollout where `run_block` leaves it, so that the first block compiles the only program."""
-    return jax.tree.map(
-        lambda leaf, spec: jax.device_put(leaf, jax.sharding.NamedSharding(mesh, spec)),
-        rollout,
-        _specs(rollout),
-    )
+    return sharding.place(rollout, mesh, _specs(rollout))

@@ -18,6 +18,7 @@ from cl_imitate.learners.dqn import DQN, DQNHyperparams
 from cl_imitate.types import History, StepTokens
 
 
+@functools.partial(jax.jit, static_argnames=("num_actions",))
 def held_tokens(held: History, prompt: Prompt, *, num_actions: int) -> StepTokens:
     """Tokens [T, n] of a held learner's steps [n, T]; the step before ended an episode, or there is none."""
 

@@ -31,15 +31,18 @@ def _members(frozen: Frozen, ways: tuple[str, ...]) -> closed_loop.Members:
     def flags(*names: str) -> jax.Array:
         return jnp.repeat(jnp.array([way in names for way in ways]), frozen.num_seeds)
 
-    def tile(leaf):
-        return jnp.concatenate([leaf] * len(ways))
-
     return closed_loop.Members(
-        params=jax.tree.map(tile, frozen.params),
+        params=_tiled(frozen.params, len(ways)),
         is_argmax=flags("imitator_argmax"),
         wipes=flags("imitator_wiped"),
         masks=flags("imitator_masked"),
     )
+
+
+@functools.partial(jax.jit, static_argnames=("times",))
+def _tiled(tree: Any, times: int) -> Any:
+    """Leaves [S, ...] -> [times * S, ...], one whole after the other."""
+    return jax.tree.map(lambda leaf: leaf[np.tile(np.arange(leaf.shape[0]), times)], tree)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,7 +170,7 @@ def imitator_arms(
             keeper.save(part, steps, rollout, {"blocks": block + 1})
     imitator_steps = num_blocks * a_block
     count.imitator_steps += imitator_steps
-    after = digest(jax.tree.map(lambda leaf: leaf[: frozen.num_seeds], members.params))
+    after = digest(jax.tree.map(lambda leaf: np.asarray(leaf)[: frozen.num_seeds], members.params))
     count.acted.setdefault(name, set()).add(after)
     arms = _arms_of(rollout, scene, ways, frozen.num_seeds, judged=judged)
     count.time(f"imitator, context {frozen.context_steps}", since, (num_blocks - first) * a_block)
@@ -219,9 +222,7 @@ def _enter(
     )
     env_keys, env_params = sharding.place((scene.env_keys, population.env_params), mesh, sharding.SPLIT)
     seed_keys = keys.members(scene.act_key, frozen.num_seeds)
-    act_keys = jax.vmap(lambda key: keys.members(key, num, first=scene.first))(
-        seed_keys[jnp.tile(jnp.arange(frozen.num_seeds), len(ways))]
-    )
+    act_keys = jax.vmap(lambda key: keys.members(key, num, first=scene.first))(_tiled(seed_keys, len(ways)))
     age = jnp.int32(0) if protocol.age_step is None else age_bucket(jnp.int32(protocol.age_step))
     return _Cast(
         rollout=closed_loop.place(rollout, mesh),

@@ -190,6 +190,7 @@ class _Life:
         return LearnerArm(returns=returns, visits=self.visits, history=self.history)
 
 
+@jax.jit
 def _copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 

@@ -10,6 +10,7 @@ block each.
 Axes: N streams, T steps, C chunks of steps, H hypotheses, P particles, K blocks of returns, V places.
 """
 
+import concurrent.futures
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cl_imitate import keys
+from cl_imitate import keys, sharding
 from cl_imitate.blocks import Blocks
 from cl_imitate.evaluation import summary as summary_lib
 from cl_imitate.evaluation.posterior_walk import Ensemble, Walk, World, advance, summary_of
@@ -136,13 +137,19 @@ def _world(population: Population, ensemble: Ensemble, act_keys: jax.Array, env_
     )
 
 
-def by_block(num: int, size: int, one: Callable[[np.ndarray, int], Any]) -> list[Any]:
+def by_block(
+    num: int,
+    size: int,
+    one: Callable[[np.ndarray, int], Any],
+    devices: sharding.Devices | None = None,
+) -> list[Any]:
     """What `one` finds of the streams int [size] of each block, of which so many count: the last block is padded with
     its last stream.
 
-    Blocks are dealt out to the devices, which work side by side; no bit depends on how many there are.
+    Blocks are dealt out to the devices (default: all local ones), which work side by side; no bit depends on how many
+    there are.
     """
-    dealt = Blocks(num, size)
+    dealt = Blocks(num, size, devices)
 
     def at(index: int) -> Any:
         streams = np.arange(index * size, (index + 1) * size)
@@ -150,3 +157,16 @@ def by_block(num: int, size: int, one: Callable[[np.ndarray, int], Any]) -> list
             return one(np.minimum(streams, num - 1), min(size, num - index * size))
 
     return dealt.compute(at)
+
+
+def both(
+    num_blocks: int, first: Callable[[sharding.Devices], Any], second: Callable[[sharding.Devices], Any]
+) -> tuple[Any, Any]:
+    """What two find that walk with so many blocks each. They are told on which devices: where the local ones have room
+    for both, each has half of them and they work side by side, else one after the other on all."""
+    if 2 * num_blocks > jax.local_device_count():
+        return first(jax.local_devices()), second(jax.local_devices())
+    here, there = sharding.halves()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        later = pool.submit(second, there)
+        return first(here), later.result()

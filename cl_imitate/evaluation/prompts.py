@@ -33,6 +33,7 @@ def memory_axes(memory: Any) -> Any:
     return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, memory)
 
 
+@functools.partial(jax.jit, static_argnames=("imitator", "num_members", "num_envs"))
 def empty_memory(imitator: Imitator, num_members: int, num_envs: int) -> Any:
     """[M, E, ...], scalars shared."""
     return jax.tree.map(

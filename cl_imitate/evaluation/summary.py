@@ -33,6 +33,11 @@ class Summary:
 def init(lead: tuple[int, ...], *, num_blocks: int, num_places: int) -> Summary:
     """Of nothing yet. The room is rounded up to a power of two: rollouts of like lengths share a compiled program."""
     room = max(MIN_ROOM, 1 << (num_blocks - 1).bit_length())
+    return _nothing(num_blocks, lead=lead, room=room, num_places=num_places)
+
+
+@functools.partial(jax.jit, static_argnames=("lead", "room", "num_places"))
+def _nothing(num_blocks, *, lead: tuple[int, ...], room: int, num_places: int) -> Summary:
     return Summary(
         step=jnp.int32(0),
         num_blocks=jnp.int32(num_blocks),

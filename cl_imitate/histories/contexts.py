@@ -1,5 +1,7 @@
 """Windows of histories as an imitator reads them; a window always lies inside ONE history."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -99,6 +101,7 @@ def sample_windows(
     return Context(tokens=tokens.replace(age=age), action=action, weight=is_there.astype(jnp.float32))
 
 
+@functools.partial(jax.jit, static_argnames=("length", "num_actions", "tell_ages"))
 def prompt_windows(
     history: History, end_step: jax.Array, *, length: int, num_actions: int, tell_ages: bool = False
 ) -> tuple[StepTokens, jax.Array]:

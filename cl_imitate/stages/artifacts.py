@@ -1,5 +1,6 @@
 """What stages leave in a run's folder for later ones: where it lies, and how it is read again."""
 
+import functools
 import pathlib
 import shutil
 from typing import Any
@@ -147,11 +148,17 @@ def by_fork(experiment: config.Experiment, spec: Spec, context_steps: int, param
         fork: Frozen(
             imitator=imitator,
             context_steps=context_steps,
-            params=jax.tree.map(lambda leaf, i=index: leaf[i * seeds : (i + 1) * seeds], params),
+            params=_part(params, index * seeds, size=seeds),
             num_seeds=seeds,
         )
         for index, fork in enumerate(sorted(experiment.evaluation.fork_steps))
     }
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def _part(tree: Any, first: int, *, size: int) -> Any:
+    """Of leaves [N, ...] those from one on, [size, ...]."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), tree)
 
 
 def load_frozen(run: Run, spec: Spec, context_steps: int, *, best: bool = False) -> dict[int, Frozen]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from cl_imitate import keys
+from cl_imitate import keys, sharding
 from cl_imitate.config import Experiment
 from cl_imitate.evaluation import posterior_arms, posterior_walk, results, rollouts, summary
 from cl_imitate.evaluation.controls import posterior_answer
@@ -47,13 +47,20 @@ def _with_truth(company: Company) -> Arrays:
 
 def _without_truth(company: Company) -> Arrays:
     """With the truth first: to compare with, and because it tells which hypotheses are the truth by another name."""
-    whole = _condition(company, acts=False)
     copies = company.place.experiment.controls.posterior.num_initialisations
-    return (
-        _named("with_truth", whole)
-        | _named("truth_removed", _condition(company, removed=whole["same"]))
-        | _named("own_causes", _condition(company, copies=copies, shares_causes=False))
-    )
+
+    def truth_removed(devices: sharding.Devices) -> Arrays:
+        whole = _condition(company, acts=False, devices=devices)
+        removed = _condition(company, removed=whole["same"], devices=devices)
+        return _named("with_truth", whole) | _named("truth_removed", removed)
+
+    def own_causes(devices: sharding.Devices) -> Arrays:
+        return _named("own_causes", _condition(company, copies=copies, shares_causes=False, devices=devices))
+
+    population = company.population
+    num_blocks = -(-population.num_learners // population.block_size)
+    removed, own = posterior_arms.both(num_blocks, truth_removed, own_causes)
+    return removed | own
 
 
 def _named(name: str, arrays: Arrays) -> Arrays:
@@ -106,12 +113,14 @@ def _condition(
     shares_causes: bool = True,
     removed: np.ndarray | None = None,
     acts: bool = True,
+    devices: sharding.Devices | None = None,
 ) -> Arrays:
     """What one posterior finds and, unless told not to act, does.
 
     Args:
       copies: particles of each hypothesis. shares_causes: they have the learners' keys, not their own.
       removed: bool [n, H]: hypotheses that it does not have.
+      devices: where its blocks are followed; None: on all local ones.
     """
     population = company.population
     make = functools.partial(_ensemble, company, copies=copies, shares_causes=shares_causes)
@@ -121,9 +130,11 @@ def _condition(
     uniform = scipy.special.log_softmax(allowed, axis=1)
     expected = uniform
     if acts:
-        expected = scipy.special.log_softmax(allowed + _expected(company, make(company.recorded)), axis=1)
+        expected = scipy.special.log_softmax(
+            allowed + _expected(company, make(company.recorded), devices), axis=1
+        )
     of_block = functools.partial(_block, company, ensemble, uniform=uniform, expected=expected, acts=acts)
-    parts = posterior_arms.by_block(num, population.block_size, of_block)
+    parts = posterior_arms.by_block(num, population.block_size, of_block, devices)
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     same = np.zeros(shape, bool)
     if shares_causes:
@@ -170,7 +181,7 @@ def _ensemble(company: Company, population: Population, *, copies: int, shares_c
     )
 
 
-def _expected(company: Company, ensemble: Ensemble) -> np.ndarray:
+def _expected(company: Company, ensemble: Ensemble, devices: sharding.Devices | None) -> np.ndarray:
     """Log-evidence [H] of all recorded learners: each starts from equal weights, and their posteriors multiply."""
     population, history = company.recorded, company.recorded_history
     num_hypotheses = ensemble.mixture.num_hypotheses
@@ -180,7 +191,7 @@ def _expected(company: Company, ensemble: Ensemble) -> np.ndarray:
         lived, _ = _read(company, population, history, ensemble, streams, uniform, ())
         return lived.weights[:count, -1]
 
-    evidence = posterior_arms.by_block(population.num_learners, population.block_size, of_block)
+    evidence = posterior_arms.by_block(population.num_learners, population.block_size, of_block, devices)
     return np.log(np.maximum(np.concatenate(evidence), _LEAST_EVIDENCE)).sum(axis=0)
 
 
