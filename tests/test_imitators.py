@@ -56,7 +56,9 @@ def random_tokens(spec: Spec, batch: int, num_steps: int, seed: int = 0) -> Step
 @functools.cache
 def make(imitator: config.Imitator, spec: Spec = SPEC):
     built = make_imitator(imitator, spec, context_steps=CONTEXT)
-    return built, jax.jit(built.init)(jax.random.key(0))
+    # weights that are random, whatever the last bit: half the time to compile
+    init = jax.jit(built.init, compiler_options={"xla_backend_optimization_level": 0})
+    return built, init(jax.random.key(0))
 
 
 @functools.cache
