@@ -34,7 +34,6 @@ TINY = (
     "simulation.num_recorded=16",
     "simulation.num_held_out=8",
     "simulation.block_size=2",
-    "training.block_size=0",  # what several processes need
     "simulation.chunk_steps=16",
     "training.num_updates=8",
     "training.evaluate_every_updates=2",
