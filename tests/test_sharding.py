@@ -102,3 +102,19 @@ def test_members_go_first_and_what_cannot_be_shared_evenly_by_processes_is_refus
     monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(ValueError, match="3 imitators with batches of 8 occupy 1 x 1 devices"):
         sharding.training_mesh(3, 8, splits_batches=False)
+
+
+@pytest.mark.parametrize("spec", [sharding.SPLIT, sharding.WHOLE])
+@pytest.mark.parametrize("size", [2, 2**16])
+@pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+def test_what_was_placed_and_what_it_was_placed_from_outlive_each_other(spec, size):
+    """On a CPU they may be the same memory."""
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    mesh = sharding.mesh_of(jax.devices())
+    source = jax.device_put(np.arange(2.0 * size, dtype=np.float32).reshape(2, size), jax.devices()[0])
+    kept = np.array(source)
+    np.testing.assert_array_equal(add(sharding.place(source, mesh, spec)), kept + 1)
+    np.testing.assert_array_equal(source, kept)
+    placed = sharding.place(source, mesh, spec)
+    np.testing.assert_array_equal(add(source), kept + 1)
+    np.testing.assert_array_equal(placed, kept)
