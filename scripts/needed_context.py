@@ -132,7 +132,7 @@ def _ask(arguments: argparse.Namespace, point: str, size: int) -> dict:
         "ci95": found.process.ci95,
         "window": found.process.window,
         "tau_steps": found.tau_steps,
-        "converged": found.converged,
+        "converged": found.training.converged,
     }
 
 

@@ -15,8 +15,10 @@ from cl_imitate import load_config
 from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.longer import beside_longer
 from cl_imitate.evaluation.moved import moved
 from cl_imitate.evaluation.needed import Line, Needed
+from cl_imitate.evaluation.trained import Trained
 from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures import movers as figures_movers
@@ -68,7 +70,8 @@ def point(share: float, *, converged: bool | None = True, window: float = 1.0, *
     return Point(
         name=str(values),
         values=own,
-        converged=converged,
+        training=Trained(converged=converged),
+        later_training=Trained(converged=converged),
         tau_steps=TAU.get(own["ring"], 100.0),
         passes_gate=answer == "yes",
         process=process,
@@ -111,10 +114,68 @@ def test_open_points_are_counted_nowhere(converged):
     assert moved(closed + opened, "context") == moved(closed, "context")
     said = " ".join(findings.findings(closed + opened))
     assert "2 of 4 points are open" in said
-    assert "a longer training may yet find more (none was tried here)" in said
-    longer = [*closed, point(0.98, context=32, updates=6000)]
-    assert "(see what the updates move)" in " ".join(findings.findings(longer))
+    assert "2 of 4 points are converged by their own curves alone" in said
     assert "ring 8: not yet a yes at 32 (no, 0.01); a yes from 512 (yes, 0.98) on; 128 open; half of" in said
+
+
+def trained(share: float, updates: int, loss: float | None, floor: float = 0.5, **values) -> Point:
+    """A point that is converged by its own curve."""
+    above = None if loss is None else loss - floor
+    training = Trained(converged=True, held_out_loss=loss, above_floor=above)
+    made = point(share, updates=updates, **values)
+    return dataclasses.replace(made, training=training, later_training=training)
+
+
+def test_a_point_is_open_where_a_longer_training_ends_lower_whatever_its_own_curve_says():
+    short, middle, long = trained(0.03, 500, 0.9), trained(0.99, 2000, 0.6), trained(0.99, 8000, 0.599)
+    found = beside_longer([short, middle, long], Rules())
+    assert [one.is_closed for one in found] == [False, True, True]
+    assert [one.counts_for("later") for one in found] == [False, True, True]
+    for one, fall, finds_more in ((found[0], 0.301, True), (found[1], 0.001, False)):
+        assert one.training.longer == (8000, pytest.approx(fall), finds_more)
+    assert found[2].training.longer is None
+    assert [one.training.told for one in found] == [
+        "open: 8,000 updates end 0.3 nats lower",
+        "converged: 8,000 updates end no lower",
+        "converged",
+    ]
+    said = " ".join(findings.findings(found))
+    assert "1 of 3 points are converged beside another one" in said
+    assert "1 of 3 points are converged by their own curves alone" in said
+    assert "1 of 3 points are open: a longer training ends lower (so 1 of them)" in said
+    assert "Gradient updates: moves the answer (1 of 1 comparison); at most from 0.03 at 500" in said
+
+
+def test_only_a_training_of_twice_as_long_and_equal_in_all_else_is_held_beside_a_point():
+    short = trained(0.03, 500, 0.9)
+    others = [
+        trained(0.99, 999, 0.6),
+        trained(0.99, 2000, 0.6, context=512),
+        trained(0.99, 2000, 0.6, seed=1),
+        trained(0.99, 2000, None),
+    ]
+    assert beside_longer([short, *others], Rules())[0] == short
+    assert beside_longer([trained(0.03, 500, None), trained(0.99, 2000, 0.6)], Rules())[0].is_closed
+    rising = beside_longer([short, trained(0.03, 2000, 1.1)], Rules())[0]  # it memorises
+    assert rising.is_closed
+    assert rising.training.longer == (2000, pytest.approx(-0.2), False)
+
+
+def test_a_point_that_no_longer_training_outdoes_is_closed_where_its_own_curve_could_not_tell():
+    looks = dataclasses.replace(
+        point(0.03, updates=500), training=Trained(converged=None, held_out_loss=0.9, above_floor=0.4)
+    )
+    assert not looks.is_closed
+    assert beside_longer([looks, trained(0.03, 1000, 0.9)], Rules())[0].is_closed
+
+
+def test_later_is_held_beside_a_longer_training_of_its_own_fork():
+    def at(fork: int, updates: int, loss: float) -> Point:
+        return dataclasses.replace(trained(0.98, updates, loss), later_values={"fork": fork})
+
+    found = beside_longer([at(320, 500, 0.9), at(640, 2000, 0.6)], Rules())
+    assert found[0].training.longer is not None
+    assert found[0].later_training.longer is None
 
 
 def test_a_slower_learner_of_the_same_task_is_told_apart_from_more_to_know():
@@ -223,7 +284,9 @@ def test_without_a_gate_that_passes_nothing_is_claimed():
 
 
 def test_points_that_memorise_are_told_as_what_more_updates_would_not_mend():
-    memorising = dataclasses.replace(point(0.01, context=128), memorises=True)
+    memorising = dataclasses.replace(
+        point(0.01, context=128), training=Trained(converged=True, memorises=True)
+    )
     said = " ".join(findings.findings([memorising, point(0.01, context=32)]))
     assert "At 1 of 2 points imitators begin to memorise" in said
     assert "memorise" not in " ".join(findings.findings(grid()))
@@ -512,9 +575,9 @@ def test_every_figure_is_drawn_where_there_is_something_to_draw():
 
 def test_later_counts_where_the_imitators_of_its_own_fork_have_converged():
     asked = dataclasses.replace(NOT_ASKED, answer="yes", share=0.9, ci95=(0.8, 1.0))
-    later = dataclasses.replace(point(0.9), later=asked, converged=True, later_converged=False)
+    later = dataclasses.replace(point(0.9), later=asked, later_training=Trained(converged=False))
     assert "LATER is not answered at any converged point." in findings.findings([later])
-    other = dataclasses.replace(later, converged=False, later_converged=True)
+    other = dataclasses.replace(later, training=later.later_training, later_training=later.training)
     assert "LATER, where it can be asked at a converged point: yes at 1 of 1." in findings.findings([other])
 
 
@@ -524,7 +587,7 @@ def test_points_asked_another_later_share_a_process_and_no_chain_of_later():
 
     def later(fork: int, onward: int, **values) -> Point:
         at = {"fork": fork, "onward": onward, "now": 128}
-        return dataclasses.replace(point(0.98, **values), later=asked, later_values=at, later_converged=True)
+        return dataclasses.replace(point(0.98, **values), later=asked, later_values=at)
 
     points = [
         later(fork, onward, context=context)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cl_imitate.evaluation import horizon
 from cl_imitate.evaluation.horizon import Point
+from cl_imitate.evaluation.longer import TIMES
 from cl_imitate.evaluation.moved import NO_CHANGE, Moved, moved
 from cl_imitate.evaluation.needed import Line
 
@@ -279,25 +280,30 @@ def _later_sentences(points: Sequence[Point]) -> list[str]:
 
 
 def _open_sentences(points: Sequence[Point]) -> list[str]:
-    opened = [one for one in points if not one.is_closed]
+    closed, opened = ([one for one in points if one.is_closed is wanted] for wanted in (True, False))
     gates = sum(one.passes_gate is True for one in points)
     said = [f"{gates} of {len(points)} points pass their own gate."]
     if not gates:
         said = ["VOID: no point passes its own gate, so nothing shows that a yes could be seen here."]
-    if len(opened) < len(points):
-        longer = (
-            "see what the updates move" if "updates" in horizon.varying(points) else "none was tried here"
-        )
+    if confirmed := sum(one.training.longer is not None for one in closed):
         said.append(
-            "Converged means that the loss on unseen learners fell no more over the last quarter of a point's updates; "
-            f"a longer training may yet find more ({longer})."
+            f"{confirmed} of {len(points)} points are converged beside another one: at least {TIMES} times their "
+            "updates end with no lower a loss on unseen learners."
+        )
+    if alone := len(closed) - confirmed:
+        said.append(
+            f"{alone} of {len(points)} points are converged by their own curves alone: the loss fell no more over the "
+            "last quarter of the updates, as the learning rate did. A longer training may yet find more; none is among "
+            "these points."
         )
     if opened:
+        outdone = sum(one.training.longer is not None for one in opened)
         said.append(
-            f"{len(opened)} of {len(points)} points are open: training had not converged, or was measured too seldom "
-            "to tell. They are drawn hollow, and no count holds them."
+            f"{len(opened)} of {len(points)} points are open: a longer training ends lower (so {outdone} of them), or "
+            "training had not converged, or was measured too seldom to tell. They are drawn hollow, and no count holds "
+            "them."
         )
-    if memorising := sum(one.memorises is True for one in points):
+    if memorising := sum(one.training.memorises is True for one in points):
         said.append(
             f"At {memorising} of {len(points)} points imitators begin to memorise the learners that they were shown: "
             "there it is more learners or tasks to watch that could tell more, not more updates."

@@ -1,7 +1,7 @@
 """How far frozen imitation goes, and what moves the place where it breaks: points of sweeps -> chains and breaks.
 
-A point is one set of imitators in one run. It is *closed* where their training had converged, else *open*: open points
-are drawn and counted nowhere. A *chain* is the closed and open points that differ along one axis alone.
+A point is one set of imitators in one run. It is *closed* where their training had converged (`trained`), else *open*:
+open points are drawn and counted nowhere. A *chain* is the closed and open points that differ along one axis alone.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cl_imitate.evaluation.needed import Line, Needed, fit
+from cl_imitate.evaluation.trained import Trained
 
 AXES = {
     "context": "steps of context",
@@ -86,19 +87,13 @@ class Point:
 
     name: str
     values: Mapping[str, Any]
-    converged: bool | None  # of the imitators that PROCESS was asked of
+    training: Trained  # of the imitators that PROCESS was asked of
+    later_training: Trained  # of those that LATER was asked of, which may have another fork
     tau_steps: float | None  # the learner's time constant
     passes_gate: bool | None
     process: Imitated
     later: Imitated
-    above_floor: float | None = (
-        None  # nats of held-out cross-entropy over that of the learner's greedy action known
-    )
     elsewhere: float | None = None  # recovered on rung 2b, where that was asked
-    memorises: bool | None = (
-        None  # unseen learners' loss turned up while that on the recorded ones went on falling
-    )
-    later_converged: bool | None = None  # of those that LATER was asked of, which may have another fork
     settings: Mapping[str, Any] = dataclasses.field(
         default_factory=dict
     )  # by key: what `rest` is the hash of
@@ -109,7 +104,7 @@ class Point:
     @property
     def is_closed(self) -> bool:
         """Whether it counts where PROCESS is asked."""
-        return self.converged is True
+        return self.training.is_closed
 
     @property
     def is_cut_short(self) -> bool:
@@ -121,8 +116,11 @@ class Point:
         span = self.values.get("span")
         return bool(self.tau_steps and span and 2 * self.tau_steps > span)
 
+    def trained_for(self, question: str) -> Trained:
+        return self.training if question == "process" else self.later_training
+
     def counts_for(self, question: str) -> bool:
-        return (self.converged if question == "process" else self.later_converged) is True
+        return self.trained_for(question).is_closed
 
     def of(self, question: str) -> Imitated:
         return self.process if question == "process" else self.later

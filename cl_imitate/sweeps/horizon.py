@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from cl_imitate import load_config
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Point
+from cl_imitate.evaluation.longer import beside_longer
+from cl_imitate.evaluation.trained import Trained
 from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures import movers, needed_context
 from cl_imitate.sweeps import horizon_page
@@ -35,8 +37,9 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         raise ValueError(
             f"no point of {', '.join(map(str, paths))} has a result yet. See: cl-imitate show DIR"
         )
-    points, num_again = horizon.one_each(point for one in done for point in points_lib.read(one))
     rules = load_config.load(done[0] / "config.toml").rules
+    points, num_again = horizon.one_each(point for one in done for point in points_lib.read(one))
+    points = beside_longer(points, rules)
     about = _about(folders, done, num_again)
     drawn = [
         figures_horizon.curves(points, rules),
@@ -95,10 +98,9 @@ def to_csv(points: Sequence[Point]) -> str:
         row = {
             "point": point.name,
             **{"learning_rate" if axis == "pace" else axis: value for axis, value in point.values.items()},
-            "converged": point.converged,
-            "later_converged": point.later_converged,
-            "above_floor_nats": point.above_floor,
-            "memorises": point.memorises,
+            **_trained(point.training),
+            "memorises": point.training.memorises,
+            **{f"later.{name}": value for name, value in _trained(point.later_training).items()},
             "learner_time_constant_steps": point.tau_steps,
             "passes_gate": point.passes_gate,
             "rung_2b": point.elsewhere,
@@ -126,3 +128,15 @@ def to_csv(points: Sequence[Point]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
+
+
+def _trained(training: Trained) -> dict[str, object]:
+    longer = training.longer
+    return {
+        "converged": training.converged,
+        "closed": training.is_closed,
+        "held_out_nats": training.held_out_loss,
+        "above_floor_nats": training.above_floor,
+        "longer_updates": longer.num_updates if longer else None,
+        "longer_falls_nats": longer.fall if longer else None,
+    }

@@ -18,6 +18,7 @@ from cl_imitate.circumstances import git_revision
 from cl_imitate.config import Rules
 from cl_imitate.evaluation import findings, horizon
 from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.longer import TIMES
 from cl_imitate.evaluation.moved import NO_CHANGE
 from cl_imitate.figures.canvas import Figure
 
@@ -125,8 +126,11 @@ def _rules(rules: Rules) -> dict[str, str]:
     blocks, margin = rules.departure_blocks, f"{rules.departure_margin:.0%}"
     return {
         "needed context": "The shortest context from which on PROCESS is yes at every converged point of a setting.",
-        "converged": "Over the last quarter of the updates, the loss on unseen learners fell by less than "
-        f"{rules.converged_share:.0%} of what is left of it. Other points are open: drawn hollow, and counted nowhere.",
+        "converged": f"A training of at least {TIMES} times the updates, all else being equal, ends with a loss on "
+        f"unseen learners that is lower by less than {rules.converged_share:.0%} of what is left of it. Where none is "
+        "drawn here: the loss fell by less than that over the last quarter of the updates. The learning rate falls to "
+        "its end meanwhile, so that says only that the schedule had nothing left to give. Other points are open: drawn "
+        "hollow, and counted nowhere.",
         "memorises": "The loss on unseen learners turned up again while that on the recorded ones went on falling: "
         "more learners to watch could bring these imitators further, more updates could not.",
         "left out": "PROCESS over a recording that ends before the learning does: half of the learner's gain took "
@@ -168,8 +172,7 @@ def _table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
             told(point.later),
             departs(point.later),
             number(point.tau_steps, 0),
-            {True: "converged", False: "open", None: "open (measured too seldom)"}[point.converged]
-            + ("; memorises" if point.memorises else ""),
+            point.training.told,
         ]
         for point in points
     ]

@@ -10,6 +10,7 @@ from typing import Any
 from cl_imitate import load_config
 from cl_imitate.config import DarkRoom, Environment, Experiment, Lock
 from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.trained import Trained
 
 _NOT_ASKED = {"answer": "not run", "estimate": None, "ci95": (None, None)}
 _NO_SETTINGS = {
@@ -64,10 +65,8 @@ def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> It
         yield Point(
             name=name,
             values=values(experiment, int(context)),
-            converged=trained.get((int(context), last), {}).get("converged"),
-            later_converged=trained.get((int(context), later_fork), {}).get("converged"),
-            above_floor=trained.get((int(context), last), {}).get("above_floor"),
-            memorises=trained.get((int(context), last), {}).get("memorises"),
+            training=_trained(trained.get((int(context), last), {})),
+            later_training=_trained(trained.get((int(context), later_fork), {})),
             tau_steps=first.get("learner_time_constant_steps"),
             passes_gate=decided["gate"]["passed"],
             process=_imitated(first or _NOT_ASKED, last),
@@ -129,6 +128,11 @@ def _growth(environment: Environment) -> str | None:
         f"from {environment.initial_positions}, one in {environment.grow_every_steps} steps from "
         f"{environment.grow_from_step} on"
     )
+
+
+def _trained(entry: Mapping[str, Any]) -> Trained:
+    own = ("converged", "held_out_loss", "above_floor", "memorises")
+    return Trained(**{name: entry.get(name) for name in own})
 
 
 def _imitated(entry: Mapping[str, Any], horizon_steps: int) -> Imitated:
