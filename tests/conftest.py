@@ -62,13 +62,19 @@ _allow_promotion_inside_gymnax()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _release_compiled_programs() -> Iterator[None]:
-    """Lets go of what a file's tests compiled.
+def _compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """How a file's programs are compiled, those of the commands that its tests start too; afterwards they are let go.
 
     A CPU's program keeps some tens of memory maps, and a worker that keeps all programs comes near Linux's limit of
     65,530 (vm.max_map_count: 53,179 were counted), behind which the next program crashes the process.
     """
-    yield
+    is_quick = request.node.get_closest_marker("unoptimised") and not os.environ.get(
+        "CL_IMITATE_TEST_OPTIMISED"
+    )
+    jax.config.update("jax_disable_most_optimizations", bool(is_quick))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(bool(is_quick))))
+        yield
     jax.clear_caches()
 
 

@@ -12,6 +12,8 @@ from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 from tests import studies
 
+pytestmark = pytest.mark.unoptimised
+
 ENDS = [[2, 5, 9], [0, 9, 10], [], [3]]  # the last steps of episodes, in histories of 12
 
 

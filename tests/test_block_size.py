@@ -8,6 +8,8 @@ from cl_imitate.stages.run import open_stage_run
 from cl_imitate.stages.simulating import simulate_stage
 from tests.ensembles import assert_same
 
+pytestmark = pytest.mark.unoptimised
+
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 
 SHAPES = config.Shapes(num_symbols=8, num_actions=3, num_states=8)

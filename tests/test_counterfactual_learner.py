@@ -12,6 +12,8 @@ from cl_imitate.evaluation.learner_arms import learner_arm
 from cl_imitate.evaluation.scene import Count
 from tests import hand_made, studies
 
+pytestmark = pytest.mark.unoptimised
+
 HERE = (
     "simulation.num_held_out=24",
     "evaluation.fork_steps=[32,128]",

@@ -13,6 +13,8 @@ from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 from tests.ensembles import assert_same
 
+pytestmark = pytest.mark.unoptimised
+
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 CHUNK = 32
 TINY = ("training.num_updates=6", "training.evaluate_every_updates=2", "simulation.block_size=2")

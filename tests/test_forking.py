@@ -26,6 +26,8 @@ from cl_imitate.stages.training import train_stage
 from tests.test_resume import SMOKE, TINY, Countdown
 from tests.test_scripts import load
 
+pytestmark = pytest.mark.unoptimised
+
 run_artifacts = load("run_artifacts")
 NAMES = ("recorded", "held_out")
 TO_64 = ("evaluation.fork_steps=[64]", "evaluation.now_fork_step=64", "evaluation.rungs=[]")

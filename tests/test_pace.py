@@ -9,6 +9,8 @@ from cl_imitate.evaluation.controls import pace
 from cl_imitate.types import History
 from tests import hand_made, studies, synthetic
 
+pytestmark = pytest.mark.unoptimised
+
 ONE = studies.experiment(
     "simulation.num_held_out=48",
     "controls.pace_lives=3",

@@ -25,6 +25,8 @@ from cl_imitate.stages.reporting import report_stage
 from cl_imitate.stages.run import Run, check_runnable, open_stage_run
 from tests.test_scripts import load
 
+pytestmark = pytest.mark.unoptimised
+
 without_times = load("run_artifacts").without_times
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -406,7 +408,7 @@ def test_breakout_toml_itself_runs_with_tiny_sizes(tmp_path):
         "imitator.num_heads=1",
         "imitator.conv_features=2",
         "training.num_seeds=2",
-        "training.block_size=2",
+        "training.block_size=4",
         "training.num_updates=2",
         "training.batch_size=2",
         "training.evaluate_every_updates=2",
@@ -423,9 +425,10 @@ def test_breakout_toml_itself_runs_with_tiny_sizes(tmp_path):
         "gate.experiment=tiny_gate.toml",
     )
     (tmp_path / "tiny_gate.toml").write_text(
-        f'base = "{SMOKE}"\nname = "tiny_gate"\n[simulation]\nnum_recorded = 4\n[training]\nnum_updates = 4\n'
-        "evaluate_every_updates = 4\n[imitator]\nalso_context_steps = []\n[evaluation]\nfork_steps = [64]\n"
-        "now_fork_step = 64\nlater_fork_step = 64\nstage_steps = [0]\nlater_steps = 32\nmonths = []\nrungs = []\n"
+        f'base = "{SMOKE}"\nname = "tiny_gate"\n[simulation]\nnum_recorded = 4\nblock_size = 4\n[training]\n'
+        "block_size = 2\nnum_updates = 4\nevaluate_every_updates = 4\n[imitator]\nalso_context_steps = []\n"
+        "[evaluation]\nfork_steps = [64]\nnow_fork_step = 64\nlater_fork_step = 64\nstage_steps = [0]\n"
+        "later_steps = 32\nmonths = []\nrungs = []\n"
     )
     experiment = load_config.load(ROOT / "configs" / "breakout.toml", sizes)
     check_runnable(experiment, tmp_path)

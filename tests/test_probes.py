@@ -18,6 +18,8 @@ from cl_imitate.envs.base import Env, Spec, SymbolObservation, TimeStep
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.learners.q_networks import make_q_network
 
+pytestmark = pytest.mark.unoptimised
+
 DISCOUNT = 0.5
 
 

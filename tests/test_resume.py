@@ -22,6 +22,8 @@ from cl_imitate.stages.courses import Course
 from cl_imitate.stages.run import open_stage_run
 from tests.test_scripts import load
 
+pytestmark = pytest.mark.unoptimised
+
 kill_runs = load("kill_runs")
 TINY, artifacts, differences = (
     kill_runs.TINY,

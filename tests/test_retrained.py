@@ -11,6 +11,8 @@ from cl_imitate.evaluation.controls import altered as altering
 from cl_imitate.evaluation.controls import gains, retrained
 from tests import studies, synthetic
 
+pytestmark = pytest.mark.unoptimised
+
 FEW = studies.experiment(
     "training.num_updates=4",
     "training.evaluate_every_updates=2",

@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.unoptimised
+
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 
 

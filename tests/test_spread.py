@@ -11,6 +11,8 @@ from tests.on_devices import trainee
 from tests.test_sharding import LOSS_TOLERANCE
 from tests.test_train import imitator
 
+pytestmark = pytest.mark.unoptimised
+
 TRAINING = config.Training(
     num_updates=6,
     batch_size=8,

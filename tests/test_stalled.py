@@ -9,6 +9,8 @@ import pytest
 from cl_imitate.evaluation.controls import stalled
 from tests import hand_made, studies, synthetic
 
+pytestmark = pytest.mark.unoptimised
+
 ONE = studies.experiment(
     "simulation.num_held_out=24",
     "controls.stall_step=32",

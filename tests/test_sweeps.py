@@ -26,6 +26,8 @@ from cl_imitate.sweeps.sweep import Request, run_sweep
 from tests.compiles import count_compiles
 from tests.test_resume import SMOKE, TINY, Countdown, artifacts, differences
 
+pytestmark = pytest.mark.unoptimised
+
 ROOT = SMOKE.parents[1]
 SMALLER = (
     *TINY,

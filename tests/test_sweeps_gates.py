@@ -21,6 +21,8 @@ from cl_imitate.sweeps.sweep import Request, run_sweep
 from tests.test_resume import SMOKE, Countdown, artifacts, differences
 from tests.test_sweeps import SMALLER
 
+pytestmark = pytest.mark.unoptimised
+
 AXES = """
 [gate]
 experiment = "own_gate.toml"

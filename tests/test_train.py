@@ -64,6 +64,7 @@ def fit(num_members: int, training=TRAINING, state=None, history=None, forks=Non
         imitator=built,
         training=training,
         context_steps=16,
+        devices=jax.local_devices()[:1],  # of several: test_spread, test_blocks
     ):
         steps.append((jax.tree.map(jnp.copy, state), progress))
     return steps
