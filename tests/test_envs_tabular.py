@@ -7,6 +7,8 @@ from cl_imitate.config import Lock, Shapes
 from cl_imitate.envs import tasks
 from cl_imitate.envs.tabular import make_env, make_params
 
+pytestmark = pytest.mark.unoptimised
+
 RING = Shapes(num_symbols=8, num_actions=2, num_states=5)
 
 

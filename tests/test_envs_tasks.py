@@ -10,6 +10,8 @@ from cl_imitate.config import Bandit, DarkRoom, KeyToDoor, Lock, MinAtar, Random
 from cl_imitate.envs import tasks
 from cl_imitate.envs.tabular import TabularParams
 
+pytestmark = pytest.mark.unoptimised
+
 each = pytest.mark.parametrize("name", ENVIRONMENTS)
 
 

@@ -11,6 +11,8 @@ from cl_imitate.config import Bandit, DarkRoom, KeyToDoor, Lock, MinAtar, Shapes
 from cl_imitate.envs import tasks, variants
 from cl_imitate.envs.screens import SCREEN
 
+pytestmark = pytest.mark.unoptimised
+
 SCREEN_VARIANTS = ("permute_channels", "permute_actions", "mirror", "invert_reward", "delay_reward")
 # Which leaves a variant may change, and whether what perfect knowledge earns stays exactly the same.
 CHANGES = {
