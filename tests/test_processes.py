@@ -28,6 +28,8 @@ from cl_imitate.stages.simulating import simulate_together
 from cl_imitate.stages.training import train_together
 from tests.ensembles import assert_same
 
+pytestmark = pytest.mark.unoptimised
+
 ROOT = pathlib.Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.toml"
 TINY = (

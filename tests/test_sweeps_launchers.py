@@ -13,6 +13,8 @@ from cl_imitate.sweeps.job import Job
 from cl_imitate.sweeps.sweep import run_sweep
 from tests.test_sweeps import ROOT, request
 
+pytestmark = pytest.mark.unoptimised
+
 AXES = '[sweep.axes]\n"learner.learning_rate" = [1e30, 1e29]\n'  # short lives: they diverge
 
 

@@ -15,6 +15,8 @@ from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import Context, History, Spec, SymbolObservation
 from tests.ensembles import assert_same
 
+pytestmark = pytest.mark.unoptimised
+
 SPEC = Spec(
     observation=SymbolObservation(4), num_actions=4, reward_dtype="int8", can_truncate=True, episode_steps=8
 )
