@@ -49,7 +49,8 @@ def movers(points: Sequence[Point], rules: Rules) -> Figure | None:
         "PROCESS from an empty context. Each line changes one thing and holds all others; beside each panel stands "
         "what its lines hold, in the order of their right ends. A colour means the same in every panel; where lines "
         "are of different contexts, the shorter is the darker. Hollow: training had not converged, or a longer one "
-        "ends lower, and the point is not counted (along the updates it is, if its own curve was flat). An arrow at an edge: the interval goes on beyond it. Lines stand a little beside each other, so "
+        "ends lower, and the point is not counted (along the updates it is, if its own curve was flat). An arrow at "
+        "an edge: the interval goes on beyond it. Lines stand a little beside each other, so "
         "that none hides another.",
         f"{'; '.join(f'{AXES[axis]}: the {_changes(points, axis)}' for axis in panels_of)}.",
         draw,

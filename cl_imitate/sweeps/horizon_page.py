@@ -136,7 +136,8 @@ def _rules(rules: Rules) -> dict[str, str]:
         "left out": "PROCESS over a recording that ends before the learning does: half of the learner's gain took "
         "more than half of it.",
         "moves the answer": "Two converged points that differ in one thing alone (in the updates: two whose own curves "
-        "were flat) have different answers, and their intervals do not overlap. That it does not move the share is said only where the farthest ends of every two "
+        "were flat) have different answers, and their intervals do not overlap. "
+        "That it does not move the share is said only where the farthest ends of every two "
         f"intervals are less than {NO_CHANGE:g} apart, half of what lies between the bounds of a no and a yes.",
         "departs": f"At the first of {blocks} consecutive blocks in which the 95% interval of imitator less learner "
         f"lies wholly outside {margin} of the learner's range on either side. Not within the horizon: there are never "
