@@ -68,12 +68,11 @@ def _compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     A CPU's program keeps some tens of memory maps, and a worker that keeps all programs comes near Linux's limit of
     65,530 (vm.max_map_count: 53,179 were counted), behind which the next program crashes the process.
     """
-    is_quick = request.node.get_closest_marker("unoptimised") and not os.environ.get(
-        "CL_IMITATE_TEST_OPTIMISED"
-    )
-    jax.config.update("jax_disable_most_optimizations", bool(is_quick))
+    is_marked = request.node.get_closest_marker("unoptimised") is not None
+    is_quick = is_marked and not os.environ.get("CL_IMITATE_TEST_OPTIMISED")
+    jax.config.update("jax_disable_most_optimizations", is_quick)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(bool(is_quick))))
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(is_quick)))
         yield
     jax.clear_caches()
 

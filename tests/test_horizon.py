@@ -136,9 +136,18 @@ def test_a_point_is_open_where_a_longer_training_ends_lower_whatever_its_own_cur
     assert found[2].training.longer is None
     assert [one.training.told for one in found] == [
         "open: 8,000 updates end 0.3 nats lower",
-        "converged: 8,000 updates end no lower",
+        "converged: 8,000 updates find no more",
         "converged",
     ]
+    rows = list(csv.DictReader(io.StringIO(page.to_csv(found))))
+    assert [(row["converged"], row["closed"], row["longer_updates"]) for row in rows] == [
+        ("True", "False", "8000"),
+        ("True", "True", "8000"),
+        ("True", "True", ""),
+    ]
+    memorised = beside_longer([short, middle, trained(0.03, 8000, 1.2)], Rules())
+    assert [one.is_closed for one in memorised] == [False, True, True]
+    assert memorised[0].training.longer == (2000, pytest.approx(0.3), True)
     said = " ".join(findings.findings(found))
     assert "1 of 3 points are converged beside another one" in said
     assert "1 of 3 points are converged by their own curves alone" in said

@@ -38,7 +38,7 @@ def cli(*arguments, cwd=ROOT):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     experiment = load_config.load(SMOKE)
     check_runnable(experiment, SMOKE.parent)
@@ -47,7 +47,7 @@ def run(tmp_path_factory) -> Run:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def verdict(run) -> dict:
     return json.loads((run.path / "verdict.json").read_text())
 

@@ -288,7 +288,7 @@ def _open_sentences(points: Sequence[Point]) -> list[str]:
     if confirmed := sum(one.training.longer is not None for one in closed):
         said.append(
             f"{confirmed} of {len(points)} points are converged beside another one: at least {TIMES} times their "
-            "updates end with no lower a loss on unseen learners."
+            "updates bring the loss on unseen learners no further down."
         )
     if alone := len(closed) - confirmed:
         said.append(

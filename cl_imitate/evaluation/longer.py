@@ -12,7 +12,7 @@ TIMES = 2
 
 
 def beside_longer(points: Sequence[Point], rules: Rules) -> list[Point]:
-    """The points, each with the longest training that can be compared with its own, if there is one."""
+    """The points, each with the longer training that ends lowest, if there is one to be compared with its own."""
     return [
         dataclasses.replace(
             one,
@@ -29,20 +29,15 @@ def _longer(one: Point, points: Sequence[Point], question: str, rules: Rules) ->
     """Next to nothing is here what it is to a curve: `rules.converged_share` of what is left above the floor."""
     own = one.trained_for(question)
     here = one.place(question)
-    longest = max(
-        (
-            other
-            for other in points
-            if other.values["updates"] >= TIMES * here["updates"]
-            and other.place(question) == here | {"updates": other.values["updates"]}
-            and other.trained_for(question).held_out_loss is not None
-        ),
-        key=lambda other: other.values["updates"],
-        default=None,
-    )
-    if longest is None or own.held_out_loss is None or own.above_floor is None:
+    ends = [
+        (loss, updates)
+        for other in points
+        if (updates := other.values["updates"]) >= TIMES * here["updates"]
+        and other.place(question) == here | {"updates": updates}
+        and (loss := other.trained_for(question).held_out_loss) is not None
+    ]
+    if not ends or own.held_out_loss is None or own.above_floor is None:
         return None
-    end = longest.trained_for(question).held_out_loss
-    assert end is not None
-    fall = own.held_out_loss - end
-    return Longer(longest.values["updates"], fall, fall > rules.converged_share * max(own.above_floor, 0.0))
+    loss, updates = min(ends)  # not that of the longest, which may have begun to memorise
+    fall = own.held_out_loss - loss
+    return Longer(updates, fall, fall > rules.converged_share * max(own.above_floor, 0.0))

@@ -24,7 +24,7 @@ class Moved(NamedTuple):
 
 
 def moved(points: Sequence[Point], axis: str) -> Moved:
-    """Over closed, answered points (what more updates move: over those whose schedule had nothing left to give, else
+    """Over closed, answered points (what more updates move: also over those that only a longer training opens, else
     there would be nothing to see). An answer changes where two points of a chain differ in it and their intervals do
     not overlap. That intervals overlap does not show that nothing changes: a chain's shares are equal only where the
     farthest ends of every two intervals are less than `NO_CHANGE` apart."""
@@ -33,9 +33,7 @@ def moved(points: Sequence[Point], axis: str) -> Moved:
     for chain in horizon.chains(points, axis):
         answered = [one for one in chain.points if one.process.is_answered]
         closed = [
-            one
-            for one in answered
-            if (one.training.converged is True if axis == "updates" else one.is_closed)
+            one for one in answered if one.is_closed or (axis == "updates" and one.training.converged is True)
         ]
         if len({one.values[axis] for one in closed}) < 2:
             opened += len({one.values[axis] for one in answered}) > 1

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Longer(NamedTuple):
-    """The longest training of at least twice as many updates, all else being equal."""
+    """Of the trainings of at least twice as many updates, all else being equal, the one that ends lowest."""
 
     num_updates: int
     fall: float  # nats of held-out loss by which it ends lower
@@ -39,5 +39,5 @@ class Trained:
         elif self.longer.finds_more:
             found = f"open: {self.longer.num_updates:,} updates end {self.longer.fall:.2g} nats lower"
         else:
-            found = f"converged: {self.longer.num_updates:,} updates end no lower"
+            found = f"converged: {self.longer.num_updates:,} updates find no more"
         return f"{found}; memorises" if self.memorises else found
