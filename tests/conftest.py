@@ -73,6 +73,10 @@ def _compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", is_quick)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(is_quick)))
+        if request.node.get_closest_marker("one_device") is not None:
+            first = jax.local_devices()[:1]
+            patch.setattr(jax, "local_devices", lambda: first)
+            patch.setattr(jax, "devices", lambda: first)
         yield
     jax.clear_caches()
 

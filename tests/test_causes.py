@@ -14,6 +14,8 @@ from cl_imitate.learners.q_networks import make_q_network
 from cl_imitate.types import NUM_REPLAY_FEATURES, Causes, History
 from tests.ensembles import LEARNER, copy, group
 
+pytestmark = pytest.mark.unoptimised
+
 NUM, STEPS = 2, 40
 RING = config.Lock(
     num_positions=4, episode_steps=8, resets=False

@@ -10,6 +10,8 @@ from cl_imitate.envs import tasks
 from cl_imitate.envs.exact import exact_return
 from cl_imitate.envs.tabular import make_params
 
+pytestmark = pytest.mark.unoptimised
+
 TINY = Shapes(num_symbols=4, num_actions=2, num_states=4, num_outcomes=2)
 EPSILONS = (0.0, 0.3, 1.0)
 

@@ -16,6 +16,8 @@ from cl_imitate.learners.dqn import hyperparams, make_dqn
 from cl_imitate.learners.replay import first_cursor
 from cl_imitate.types import Context, ScreenObservation, Spec
 
+pytestmark = pytest.mark.unoptimised
+
 QUICK = load_config.load(pathlib.Path(__file__).parents[1] / "configs" / "quickstart.toml")
 SYMBOLS = tasks.make(QUICK.environment, shapes=QUICK.shapes).env.spec
 SCREENS = Spec(

@@ -16,6 +16,8 @@ from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import NUM_REPLAY_FEATURES, NUM_SEED_FEATURES
 from tests.ensembles import group
 
+pytestmark = pytest.mark.unoptimised
+
 NUM, LENGTH = 4, 8
 SPEC = group(NUM).family.env.spec
 

@@ -25,7 +25,7 @@ from cl_imitate.stages.reporting import report_stage
 from cl_imitate.stages.run import Run, check_runnable, open_stage_run
 from tests.test_scripts import load
 
-pytestmark = pytest.mark.unoptimised
+pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
 
 without_times = load("run_artifacts").without_times
 
@@ -36,6 +36,22 @@ SMOKE = ROOT / "configs" / "smoke.toml"
 def cli(*arguments, cwd=ROOT):
     command = [sys.executable, "-m", "cl_imitate", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """What a command says that is refused, in this process: one of its own takes seconds to begin."""
+
+    def said(*arguments) -> str:
+        monkeypatch.setattr(sys, "argv", ["cl-imitate", *map(str, arguments)])
+        monkeypatch.setattr(cl_imitate.cli, "set_up_jax", lambda *_: None)  # it is, and cannot be again
+        with pytest.raises(SystemExit) as ended:
+            cl_imitate.cli.main()
+        said = capsys.readouterr().err
+        assert ended.value.code == 2, said
+        return said
+
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -258,13 +274,19 @@ def everything_in(path: pathlib.Path) -> dict[str, bytes]:
         (("run", SMOKE, "--run-dir", "{run}", "--set", "gate.experiment=no.toml"), "no.toml is not in"),
     ],
 )
-def test_bad_input_is_one_line_exit_code_2_and_loses_nothing(copied, arguments, message):
+def test_bad_input_is_one_line_exit_code_2_and_loses_nothing(copied, refused, arguments, message):
     before = everything_in(copied)
-    done = cli(*(str(argument).replace("{run}", str(copied)) for argument in arguments))
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    said = refused(*(str(argument).replace("{run}", str(copied)) for argument in arguments))
+    assert message in said
+    assert len(said.strip().splitlines()) == 1, said
     assert everything_in(copied) == before
+
+
+def test_bad_input_is_exit_code_2_of_the_process_too(copied):
+    done = cli("report", SMOKE, "--run-dir", copied)
+    assert done.returncode == 2, done.stderr
+    assert "the stage evaluate has not finished here" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_imitators_that_this_run_did_not_train_are_refused(run, copied):
@@ -314,13 +336,11 @@ def test_imitators_are_kept_as_they_were_at_their_lowest_held_out_loss_too(run, 
     assert {name: sha == told["sha256"][name] for name, sha in digests(kept).items()} == is_last
 
 
-def test_a_stage_is_redone_on_request_and_only_then(run, copied):
-    refused = cli("train", SMOKE, "--run-dir", copied)
-    assert refused.returncode == 2
-    assert "Add --again" in refused.stderr
+def test_a_stage_is_redone_on_request_and_only_then(run, copied, refused):
+    assert "Add --again" in refused("train", SMOKE, "--run-dir", copied)
     before = run.folder.manifest["stages"]["train"]["sha256"]
     (copied / "losses.json").unlink()
-    done = cli("train", "--run-dir", copied, "--again")
+    done = cli("train", "--run-dir", copied, "--again", "--cpu-devices", 1)
     assert done.returncode == 0, done.stderr
     again = json.loads((copied / "manifest.json").read_text())["stages"]
     assert set(again) == {"simulate", "train"}
@@ -339,7 +359,7 @@ def test_a_stage_is_redone_on_request_and_only_then(run, copied):
     ],
 )
 def test_a_stage_that_is_to_be_redone_from_a_damaged_input_loses_nothing(
-    run, tmp_path, monkeypatch, capsys, stage, input_file
+    run, tmp_path, refused, stage, input_file
 ):
     path = tmp_path / "copy"
     shutil.copytree(run.path, path)
@@ -348,12 +368,7 @@ def test_a_stage_that_is_to_be_redone_from_a_damaged_input_loses_nothing(
     else:
         (path / input_file).write_bytes(b"damaged")
     before = everything_in(path)
-    monkeypatch.setattr(cl_imitate.cli, "set_up_jax", lambda *_: None)
-    monkeypatch.setattr(sys, "argv", ["cl-imitate", stage, "--run-dir", str(path), "--again"])
-    with pytest.raises(SystemExit) as refused:
-        cl_imitate.cli.main()
-    assert refused.value.code == 2
-    said = capsys.readouterr().err
+    said = refused(stage, "--run-dir", path, "--again")
     assert str(path / input_file).removesuffix("/0/0/0") in said
     assert re.search(r"Redo it.*--again", said)
     assert "what was there before --again is put back" in said
@@ -370,11 +385,9 @@ def test_a_second_process_on_one_folder_stops_with_an_error(copied):
         assert everything_in(copied) == before
 
 
-def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path, refused):
     (tmp_path / "thesis.txt").write_text("years of work")
-    done = cli("run", SMOKE, "--run-dir", tmp_path)
-    assert done.returncode == 2
-    assert "is not empty and is not a run" in done.stderr
+    assert "is not empty and is not a run" in refused("run", SMOKE, "--run-dir", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 

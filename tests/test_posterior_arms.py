@@ -20,8 +20,6 @@ from cl_imitate.imitators.learner_posterior import Hypothesis
 from cl_imitate.types import History
 from tests.ensembles import assert_same
 
-pytestmark = pytest.mark.unoptimised
-
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 
 

@@ -39,13 +39,14 @@ def fill(spec: Spec, *, capacity: int, num_rows: int, kind: str = "uniform", bat
 
 
 def as_tuples(batch) -> list[tuple]:
+    batch = jax.tree.map(np.asarray, batch)  # a row of a device's array would be a program's work
     return [
         (
-            bytes(np.asarray(batch.obs[i])),
+            bytes(batch.obs[i]),
             int(batch.action[i]),
             float(batch.reward[i]),
             bool(batch.terminated[i]),
-            bytes(np.asarray(batch.next_obs[i])),
+            bytes(batch.next_obs[i]),
         )
         for i in range(len(batch.action))
     ]

@@ -63,29 +63,31 @@ def run(folder, *, asked, overrides=()):
         return stops
 
 
-@pytest.mark.parametrize("overrides", [(), STREAMED], ids=["stored", "streamed"])
-def test_a_run_that_is_stopped_everywhere_ends_as_one_that_is_not(tmp_path, overrides):
-    assert run(tmp_path / "whole", asked=10**9, overrides=overrides) == 0
-    whole = artifacts(tmp_path / "whole")
-    for asked in (4,):
-        path = tmp_path / f"stopped_{asked}"
-        assert run(path, asked=asked, overrides=overrides) > 5
-        assert differences(artifacts(path), whole) == []
-        assert not any((path / "resume").iterdir())
-        manifest = json.loads((path / "manifest.json").read_text())
-        assert len({one["stage"] for one in manifest["continued"]}) > 1
-        assert not any(one["bits_may_differ"] for one in manifest["continued"])
-        stages = manifest["stages"].values()
-        assert sum(stage["attempts"] - 1 for stage in stages) == len(manifest["continued"])
-        assert sum(len(stage.get("first_step_seconds", ())) for stage in stages) > 1
+@pytest.fixture(scope="module", params=[(), STREAMED], ids=["stored", "streamed"])
+def whole(request, tmp_path_factory) -> tuple[tuple[str, ...], dict]:
+    """What changes the config, and what a run leaves that nothing stops."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run(folder, asked=10**9, overrides=request.param) == 0
+    return request.param, artifacts(folder)
 
 
-@pytest.mark.parametrize("overrides", [(), STREAMED], ids=["stored", "streamed"])
-def test_a_run_that_is_cut_off_when_all_parts_of_a_stage_are_done_ends_the_same(
-    tmp_path, monkeypatch, overrides
-):
+def test_a_run_that_is_stopped_everywhere_ends_as_one_that_is_not(tmp_path, whole):
+    overrides, expected = whole
+    path = tmp_path / "stopped"
+    assert run(path, asked=4, overrides=overrides) > 5
+    assert differences(artifacts(path), expected) == []
+    assert not any((path / "resume").iterdir())
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert len({one["stage"] for one in manifest["continued"]}) > 1
+    assert not any(one["bits_may_differ"] for one in manifest["continued"])
+    stages = manifest["stages"].values()
+    assert sum(stage["attempts"] - 1 for stage in stages) == len(manifest["continued"])
+    assert sum(len(stage.get("first_step_seconds", ())) for stage in stages) > 1
+
+
+def test_a_run_that_is_cut_off_when_all_parts_of_a_stage_are_done_ends_the_same(tmp_path, monkeypatch, whole):
     """Every stage, at the instant before it is marked as done: so all that it tells comes from what was kept."""
-    run(tmp_path / "whole", asked=10**9, overrides=overrides)
+    overrides, expected = whole
     cut_off, finish = [], RunDir.finish
 
     class CutOffError(Exception):
@@ -103,7 +105,7 @@ def test_a_run_that_is_cut_off_when_all_parts_of_a_stage_are_done_ends_the_same(
             run(tmp_path / "cut", asked=10**9, overrides=overrides)
     run(tmp_path / "cut", asked=10**9, overrides=overrides)
     assert cut_off == ["simulate", "train", "evaluate", "report"]
-    assert differences(artifacts(tmp_path / "cut"), artifacts(tmp_path / "whole")) == []
+    assert differences(artifacts(tmp_path / "cut"), expected) == []
 
 
 def test_metrics_of_training_are_told_once_though_it_was_cut_off_and_done_again(tmp_path, monkeypatch):
@@ -140,7 +142,7 @@ def test_metrics_of_training_are_told_once_though_it_was_cut_off_and_done_again(
 
 @pytest.mark.slow
 def test_a_run_killed_at_twenty_instants_ends_as_one_that_was_not(tmp_path):
-    result = kill_runs.kill_runs(tmp_path, kills=20, seed=0)
+    result = kill_runs.kill_runs(tmp_path, kills=20, seed=0, cpu_devices=1)
     assert result["kills"] == 20
     assert result["runs_finished"] >= 1
     assert result["left_saves_or_results"] > 0  # else every run would only have begun its stages again
@@ -149,15 +151,15 @@ def test_a_run_killed_at_twenty_instants_ends_as_one_that_was_not(tmp_path):
 
 @pytest.mark.slow
 def test_a_notice_to_end_is_obeyed_and_the_run_goes_on(tmp_path):
-    process = kill_runs.start(tmp_path / "told")
+    process = kill_runs.start(tmp_path / "told", 1)
     while "100%" not in (tmp_path / "told" / "log.txt").read_text():  # a part of the first stage is done
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 143
     assert "the same command goes on" in (tmp_path / "told" / "log.txt").read_text()
-    assert kill_runs.start(tmp_path / "told").wait() == 0
-    assert kill_runs.start(tmp_path / "whole").wait() == 0
+    assert kill_runs.start(tmp_path / "told", 1).wait() == 0
+    assert kill_runs.start(tmp_path / "whole", 1).wait() == 0
     told, whole = (artifacts(tmp_path / name / "run") for name in ("told", "whole"))
     assert differences(told, whole) == []
 
