@@ -11,6 +11,7 @@ Axes: N members, B blocks, b members of a block.
 
 import concurrent.futures
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -78,32 +79,38 @@ class Blocks:
         return jax.tree.map(gather, *blocks)
 
     def compute(self, one: Callable[[int], Any]) -> list[Any]:
-        """`one(block)` for every block, in turn on each device.
+        """`one(block)` for every block, in turn on each device; it sends programs off, and waits for none.
 
-        Devices have threads of their own, because the first call compiles a program for each of them. On an accelerator
-        the first device goes ahead, so that the others can have its program from the compilation cache: a compiler that
-        tries what is fastest would else do so for each (not seen on several GPUs). Threads do not know of a caller's
-        `with jax.default_matmul_precision` and the like.
+        The first device goes ahead, so that the others find its programs in the cache of compiled ones. They read them
+        in threads, which do not know of a caller's `with jax.default_matmul_precision` and the like.
         """
-        turns = [
-            range(first, min(first + self._each, len(self.devices)))
-            for first in range(0, len(self.devices), self._each)
+        first, *others = self._turns()
+        return [one(index) for index in first] + _in_threads(one, others)
+
+    def compute_and_wait(self, one: Callable[[int], Any]) -> list[Any]:
+        """The same of what waits for its device on its way: a thread for each device from the first on."""
+        return _in_threads(one, self._turns())
+
+    def _turns(self) -> list[list[int]]:
+        """Each device's blocks."""
+        return [
+            list(some) for _, some in itertools.groupby(range(len(self.devices)), self.devices.__getitem__)
         ]
-
-        def take(turn: range) -> list[Any]:
-            return [one(index) for index in turn]
-
-        num_ahead = 0 if self.devices[0].platform == "cpu" and len(turns) > 1 else 1
-        done = [take(turn) for turn in turns[:num_ahead]]
-        if rest := turns[num_ahead:]:
-            with concurrent.futures.ThreadPoolExecutor(len(rest)) as pool:
-                done.extend(pool.map(take, rest))
-        return [result for some in done for result in some]
 
     def _padded(self, tree: Any) -> Any:
         if self._num_places == self._num_members:
             return tree
         return _some(tree, np.minimum(np.arange(self._num_places), self._num_members - 1))
+
+
+def _in_threads(one: Callable[[int], Any], turns: list[list[int]]) -> list[Any]:
+    def take(turn: list[int]) -> list[Any]:
+        return [one(index) for index in turn]
+
+    if len(turns) < 2:
+        return [result for turn in turns for result in take(turn)]
+    with concurrent.futures.ThreadPoolExecutor(len(turns)) as pool:
+        return [result for some in pool.map(take, turns) for result in some]
 
 
 @jax.jit

@@ -1,5 +1,7 @@
 """How a process of this package sets up jax, before anything else uses it."""
 
+import functools
+import inspect
 import os
 import pathlib
 
@@ -21,6 +23,7 @@ def set_up_jax(cpu_devices: int = 0) -> None:
         # `shard_map` over two devices, as gymnax's Space Invaders has; the one before it does not.
         jax.config.update("jax_use_shardy_partitioner", False)
     jax.config.update("jax_num_cpu_devices", cpu_devices or min(_num_cores(), _MAX_CPU_DEVICES))
+    share_programs_among_cpu_devices()
     if jax.config.jax_compilation_cache_dir is None:
         try:
             _CACHE.mkdir(parents=True, exist_ok=True)
@@ -28,6 +31,32 @@ def set_up_jax(cpu_devices: int = 0) -> None:
             return  # a home that cannot be written to: programs are compiled anew each time
         jax.config.update("jax_compilation_cache_dir", str(_CACHE))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def share_programs_among_cpu_devices() -> None:
+    """What was compiled for one CPU device is read for the others out of the cache of compiled programs.
+
+    The key of an entry names the devices of a CPU, though not those of a GPU, so that each of 8 devices would compile
+    every program for itself. No option of jax says otherwise: this changes a private function of it, the same one from
+    0.10.0 to 0.11.2. Where it has another form, keys stay what they were, and only time is lost.
+    """
+    import jax
+    from jax._src import cache_key
+
+    name = "_hash_serialized_compile_options"
+    of_options = getattr(cache_key, name, None)
+    if of_options is None or "strip_device_assignment" not in inspect.signature(of_options).parameters:
+        return
+    if getattr(of_options, "names_no_cpu_devices", False):
+        return
+
+    @functools.wraps(of_options)
+    def names_no_cpu_devices(hash_obj, compile_options, strip_device_assignment=False):
+        is_cpu = jax.default_backend() == "cpu"
+        return of_options(hash_obj, compile_options, strip_device_assignment or is_cpu)
+
+    names_no_cpu_devices.names_no_cpu_devices = True
+    setattr(cache_key, name, names_no_cpu_devices)
 
 
 def _num_cores() -> int:

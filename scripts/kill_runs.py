@@ -54,12 +54,12 @@ def main() -> None:
     sys.exit(1 if result["different"] else 0)
 
 
-def kill_runs(folder: pathlib.Path, *, kills: int, seed: int, cpu_devices: int = 0) -> dict:
+def kill_runs(folder: pathlib.Path, *, kills: int, seed: int) -> dict:
     """Runs killed `kills` times in all; how many were finished, and what differed in which."""
     rng = random.Random(seed)
-    start(folder / "warm", cpu_devices).wait()  # fills the cache of compiled programs
+    start(folder / "warm").wait()  # fills the cache of compiled programs
     begun = time.monotonic()
-    if start(folder / "whole", cpu_devices).wait():
+    if start(folder / "whole").wait():
         raise SystemExit("the unkilled run failed")
     seconds = time.monotonic() - begun
     expected = run_artifacts.artifacts(folder / "whole" / "run")
@@ -69,7 +69,7 @@ def kill_runs(folder: pathlib.Path, *, kills: int, seed: int, cpu_devices: int =
     while killed < kills or number > finished:
         path = folder / f"killed_{finished}"
         number, is_new, begun = finished + 1, not (path / "run").exists(), time.monotonic()
-        process = start(path, cpu_devices)
+        process = start(path)
         # Within the first part of what a whole run takes: what goes on is nearer to its end, and is killed there.
         code = wait(process, rng.uniform(0.0, 0.6 * seconds) if killed < kills else None)
         if code is None:
@@ -105,13 +105,12 @@ def kill_runs(folder: pathlib.Path, *, kills: int, seed: int, cpu_devices: int =
     }
 
 
-def start(path: pathlib.Path, cpu_devices: int = 0) -> subprocess.Popen:
-    """A process that begins the run at `path`, or goes on with it, on so many devices (0: one a core)."""
+def start(path: pathlib.Path) -> subprocess.Popen:
+    """A process that begins the run at `path`, or goes on with it."""
     path.mkdir(parents=True, exist_ok=True)
     overrides = [word for value in TINY for word in ("--set", value)]
     save = ["--save-every-seconds", "0", "--save-every-steps", "1"]
     command = [sys.executable, "-m", "cl_imitate", "run", str(CONFIG), "--run-dir", str(path / "run")]
-    save += ["--cpu-devices", str(cpu_devices)]
     with (path / "log.txt").open("a") as log:
         return subprocess.Popen([*command, "--resume", *save, *overrides], stdout=log, stderr=log)
 

@@ -30,6 +30,10 @@ import gymnax.environments.environment as gymnax_environment  # noqa: E402  (aft
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+from cl_imitate.start_jax import share_programs_among_cpu_devices  # noqa: E402
+
+share_programs_among_cpu_devices()
+
 # The same examples on every machine; the first one compiles, so a deadline would mean nothing.
 hypothesis.settings.register_profile("cl_imitate", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("cl_imitate")
@@ -73,10 +77,6 @@ def _compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", is_quick)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(is_quick)))
-        if request.node.get_closest_marker("one_device") is not None:
-            first = jax.local_devices()[:1]
-            patch.setattr(jax, "local_devices", lambda: first)
-            patch.setattr(jax, "devices", lambda: first)
         yield
     jax.clear_caches()
 

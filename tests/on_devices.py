@@ -17,8 +17,10 @@ def main(out: pathlib.Path, num_devices: int, shards: tuple[str, ...]) -> None:
     import numpy as np
 
     from cl_imitate import config
+    from cl_imitate.start_jax import share_programs_among_cpu_devices
     from tests import ensembles
 
+    share_programs_among_cpu_devices()
     found = {}
     group = ensembles.group(8)
     for block_size in (3, 1):  # of 3: as many blocks as neither 2 nor 8 devices divide

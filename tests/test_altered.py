@@ -12,7 +12,7 @@ from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 from tests import studies
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 ENDS = [[2, 5, 9], [0, 9, 10], [], [3]]  # the last steps of episodes, in histories of 12
 

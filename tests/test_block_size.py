@@ -8,7 +8,7 @@ from cl_imitate.stages.run import open_stage_run
 from cl_imitate.stages.simulating import simulate_stage
 from tests.ensembles import assert_same
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 

@@ -102,27 +102,39 @@ def test_one_program_serves_blocks_of_a_device_whatever_they_were_dealt_from(num
     assert not compiled
 
 
-def test_blocks_are_computed_where_they_are_and_those_of_a_device_in_turn():
-    dealt, seen, together = Blocks(5, 1), [], threading.Barrier(2, timeout=30)
+def test_blocks_are_computed_where_they_are_and_those_of_the_first_device_first():
+    dealt, seen = Blocks(5, 1), []
     blocks = dealt.split(crowd(5), SPECS)
 
     def one(index: int) -> jax.Array:
-        if index in (0, 3):
-            together.wait()  # the first of each device: one does not wait for the other
         seen.append(index)
         return blocks[index].name + 1
 
     found = dealt.compute(one)
     assert [x.devices() for x in found] == [{device} for device in dealt.devices]
     np.testing.assert_array_equal(dealt.on_host(found), np.asarray(crowd(5).name) + 1)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_a_device_does_not_wait_for_another_one_whose_blocks_wait_for_it():
+    seen, together = [], threading.Barrier(2, timeout=30)
+
+    def one(index: int) -> int:
+        if index in (0, 3):
+            together.wait()  # the first of each device
+        seen.append(index)
+        return index
+
+    assert Blocks(5, 1).compute_and_wait(one) == [0, 1, 2, 3, 4]
     assert [index for index in seen if index < 3] == [0, 1, 2]
     assert [index for index in seen if index >= 3] == [3, 4]
 
 
-def test_an_error_in_a_block_of_any_device_is_the_caller_s():
+@pytest.mark.parametrize("compute", [Blocks.compute, Blocks.compute_and_wait])
+def test_an_error_in_a_block_of_any_device_is_the_caller_s(compute):
     def one(index: int) -> None:
         if index == 2:
             raise ZeroDivisionError(index)
 
     with pytest.raises(ZeroDivisionError, match="2"):
-        Blocks(4, 1).compute(one)
+        compute(Blocks(4, 1), one)

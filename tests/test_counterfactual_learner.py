@@ -12,7 +12,7 @@ from cl_imitate.evaluation.learner_arms import learner_arm
 from cl_imitate.evaluation.scene import Count
 from tests import hand_made, studies
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 HERE = (
     "simulation.num_held_out=24",

@@ -17,7 +17,7 @@ from cl_imitate.evaluation.controls.study import Study
 from cl_imitate.evaluation.scene import make_prompt
 from cl_imitate.imitators.make import make_imitator
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 LEARNERS, CLONES, FORK, LATER = 2, 4, 64, 64

@@ -26,7 +26,7 @@ from cl_imitate.stages.training import train_stage
 from tests.test_resume import SMOKE, TINY, Countdown
 from tests.test_scripts import load
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 run_artifacts = load("run_artifacts")
 NAMES = ("recorded", "held_out")

@@ -13,7 +13,7 @@ from cl_imitate.imitators import embedding
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import ScreenObservation, Spec, StepTokens, SymbolObservation, VectorObservation
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 SPEC = Spec(
     observation=SymbolObservation(12), num_actions=4, reward_dtype="int8", can_truncate=True, episode_steps=8

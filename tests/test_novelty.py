@@ -11,7 +11,7 @@ from cl_imitate import config, load_config
 from cl_imitate.evaluation.controls import novelty
 from tests.test_floor import SMOKE, experiment, make_study
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 
 def test_a_pair_is_known_by_its_observation_and_its_action_and_by_nothing_else():

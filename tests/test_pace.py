@@ -9,7 +9,7 @@ from cl_imitate.evaluation.controls import pace
 from cl_imitate.types import History
 from tests import hand_made, studies, synthetic
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 ONE = studies.experiment(
     "simulation.num_held_out=48",

@@ -25,7 +25,7 @@ from cl_imitate.stages.reporting import report_stage
 from cl_imitate.stages.run import Run, check_runnable, open_stage_run
 from tests.test_scripts import load
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 without_times = load("run_artifacts").without_times
 
@@ -340,7 +340,7 @@ def test_a_stage_is_redone_on_request_and_only_then(run, copied, refused):
     assert "Add --again" in refused("train", SMOKE, "--run-dir", copied)
     before = run.folder.manifest["stages"]["train"]["sha256"]
     (copied / "losses.json").unlink()
-    done = cli("train", "--run-dir", copied, "--again", "--cpu-devices", 1)
+    done = cli("train", "--run-dir", copied, "--again")
     assert done.returncode == 0, done.stderr
     again = json.loads((copied / "manifest.json").read_text())["stages"]
     assert set(again) == {"simulate", "train"}

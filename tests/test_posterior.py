@@ -18,8 +18,6 @@ from cl_imitate.figures.posterior_cost import posterior_cost
 from cl_imitate.imitators.learner_posterior import NEVER
 from cl_imitate.keeper import Keeper, Schedule
 
-pytestmark = pytest.mark.one_device
-
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 EXPERIMENT = synthetic.experiment()
 NUM, CHUNKS, HYPOTHESES = 24, 10, 4

@@ -18,7 +18,7 @@ from cl_imitate.envs.base import Env, Spec, SymbolObservation, TimeStep
 from cl_imitate.learners import dqn as dqn_lib
 from cl_imitate.learners.q_networks import make_q_network
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 DISCOUNT = 0.5
 

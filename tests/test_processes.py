@@ -253,12 +253,12 @@ def command(folder: pathlib.Path, *options: object) -> list[str]:
     ]
 
 
-def start_job(folder: pathlib.Path, *options: object, devices: int = 2) -> list[subprocess.Popen]:
-    """Two processes of so many devices each."""
+def start_job(folder: pathlib.Path, *options: object) -> list[subprocess.Popen]:
+    """Two processes of four devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    job = ("--coordinator", f"localhost:{port}", "--num-processes", 2, "--cpu-devices", devices)
+    job = ("--coordinator", f"localhost:{port}", "--num-processes", 2, "--cpu-devices", 4)
     started = []
     for process in range(2):
         with pathlib.Path(f"{folder}.{process}.log").open("a") as log:
@@ -357,7 +357,7 @@ def test_eight_devices_leave_what_one_does(by_one, tmp_path):
 @pytest.mark.slow
 def test_two_processes_of_four_devices_leave_what_one_of_one_does(by_one, tmp_path):
     folder = tmp_path / "two"
-    assert codes(start_job(folder, devices=4)) == [0, 0], said(folder)
+    assert codes(start_job(folder)) == [0, 0], said(folder)
     assert_equal_runs(by_one, what_is_left(folder))
     assert not list((folder / "histories").rglob("part_*.json"))
     assert not list((folder / "evaluation").glob("cells_of_process_*"))
@@ -367,7 +367,7 @@ def test_two_processes_of_four_devices_leave_what_one_of_one_does(by_one, tmp_pa
 def test_two_processes_share_each_imitators_batch_and_weights(by_one, tmp_path):
     folder = tmp_path / "two"
     assert codes(start_job(folder, "--set", 'training.shard="fsdp"')) == [0, 0], said(folder)
-    assert "imitators over 2 of 4 devices, batches and weights over 2" in said(folder)
+    assert "imitators over 2 of 8 devices, batches and weights over 4" in said(folder)
     for first, second in zip(by_one["losses"], json.loads((folder / "losses.json").read_text()), strict=True):
         for key in ("train_loss", "held_out_loss"):
             np.testing.assert_allclose(first[key], second[key], rtol=0, atol=2e-5)

@@ -142,7 +142,7 @@ def test_metrics_of_training_are_told_once_though_it_was_cut_off_and_done_again(
 
 @pytest.mark.slow
 def test_a_run_killed_at_twenty_instants_ends_as_one_that_was_not(tmp_path):
-    result = kill_runs.kill_runs(tmp_path, kills=20, seed=0, cpu_devices=1)
+    result = kill_runs.kill_runs(tmp_path, kills=20, seed=0)
     assert result["kills"] == 20
     assert result["runs_finished"] >= 1
     assert result["left_saves_or_results"] > 0  # else every run would only have begun its stages again
@@ -151,15 +151,15 @@ def test_a_run_killed_at_twenty_instants_ends_as_one_that_was_not(tmp_path):
 
 @pytest.mark.slow
 def test_a_notice_to_end_is_obeyed_and_the_run_goes_on(tmp_path):
-    process = kill_runs.start(tmp_path / "told", 1)
+    process = kill_runs.start(tmp_path / "told")
     while "100%" not in (tmp_path / "told" / "log.txt").read_text():  # a part of the first stage is done
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 143
     assert "the same command goes on" in (tmp_path / "told" / "log.txt").read_text()
-    assert kill_runs.start(tmp_path / "told", 1).wait() == 0
-    assert kill_runs.start(tmp_path / "whole", 1).wait() == 0
+    assert kill_runs.start(tmp_path / "told").wait() == 0
+    assert kill_runs.start(tmp_path / "whole").wait() == 0
     told, whole = (artifacts(tmp_path / name / "run") for name in ("told", "whole"))
     assert differences(told, whole) == []
 

@@ -11,7 +11,7 @@ from cl_imitate.evaluation.controls import altered as altering
 from cl_imitate.evaluation.controls import gains, retrained
 from tests import studies, synthetic
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 FEW = studies.experiment(
     "training.num_updates=4",

@@ -28,7 +28,7 @@ from cl_imitate.evaluation.scene import (
 from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 SMOKE = pathlib.Path(__file__).parents[1] / "configs" / "smoke.toml"
 START, CONTEXT, SEEDS = 32, 16, 2

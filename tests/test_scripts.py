@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 

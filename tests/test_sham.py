@@ -9,7 +9,7 @@ import pytest
 from cl_imitate.evaluation.controls import sham
 from tests import studies
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 MANY = studies.experiment(
     "simulation.num_recorded=96", "controls.sham_stages=9", "controls.sham_level_steps=64"

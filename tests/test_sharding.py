@@ -14,8 +14,6 @@ from jax.sharding import PartitionSpec
 
 from cl_imitate import processes, sharding
 
-pytestmark = pytest.mark.unoptimised
-
 ROOT = pathlib.Path(__file__).parents[1]
 SHARDS = ("members", "data", "fsdp")
 LOSS_TOLERANCE = 2e-5  # nats, of losses near 1.4; seen: 5e-7

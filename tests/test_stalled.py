@@ -9,7 +9,7 @@ import pytest
 from cl_imitate.evaluation.controls import stalled
 from tests import hand_made, studies, synthetic
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 ONE = studies.experiment(
     "simulation.num_held_out=24",

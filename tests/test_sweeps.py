@@ -26,7 +26,7 @@ from cl_imitate.sweeps.sweep import Request, run_sweep
 from tests.compiles import count_compiles
 from tests.test_resume import SMOKE, TINY, Countdown, artifacts, differences
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 ROOT = SMOKE.parents[1]
 SMALLER = (

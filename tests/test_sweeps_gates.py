@@ -21,7 +21,7 @@ from cl_imitate.sweeps.sweep import Request, run_sweep
 from tests.test_resume import SMOKE, Countdown, artifacts, differences
 from tests.test_sweeps import SMALLER
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 AXES = """
 [gate]

@@ -14,7 +14,7 @@ from cl_imitate.evaluation.controls import test_time_training as unfrozen
 from cl_imitate.histories import contexts
 from tests import studies, synthetic
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 TINY = studies.experiment(
     "imitator.num_layers=1",

@@ -20,7 +20,7 @@ from cl_imitate.types import NUM_REPLAY_FEATURES, NUM_SEED_FEATURES, Causes
 from tests import studies, test_closed_loop
 from tests.ensembles import ENVIRONMENT, LEARNER, group
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.one_device]
+pytestmark = pytest.mark.unoptimised
 
 ONE = studies.experiment(
     "imitator.sees=seed",

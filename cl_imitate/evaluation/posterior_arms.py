@@ -156,7 +156,7 @@ def by_block(
         with jax.default_device(dealt.devices[index]):
             return one(np.minimum(streams, num - 1), min(size, num - index * size))
 
-    return dealt.compute(at)
+    return dealt.compute_and_wait(at)
 
 
 def both(
