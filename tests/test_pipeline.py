@@ -436,11 +436,8 @@ def test_breakout_toml_itself_runs_with_tiny_sizes(tmp_path):
         "evaluation.elsewhere_learners=2",
         "gate.experiment=tiny_gate.toml",
     )
-    (tmp_path / "tiny_gate.toml").write_text(
-        f'base = "{SMOKE}"\nname = "tiny_gate"\n[simulation]\nnum_recorded = 4\nblock_size = 4\n[training]\n'
-        "block_size = 2\nnum_updates = 4\nevaluate_every_updates = 4\n[imitator]\nalso_context_steps = []\n"
-        "[evaluation]\nfork_steps = [64]\nnow_fork_step = 64\nlater_fork_step = 64\nstage_steps = [0]\n"
-        "later_steps = 32\nmonths = []\nrungs = []\n"
+    (tmp_path / "tiny_gate.toml").write_text(  # of the smoke run's shapes: its programs are compiled
+        f'base = "{SMOKE}"\nname = "tiny_gate"\n[evaluation]\nmonths = []\nrungs = []\n'
     )
     experiment = load_config.load(ROOT / "configs" / "breakout.toml", sizes)
     check_runnable(experiment, tmp_path)
@@ -458,5 +455,9 @@ def test_breakout_toml_itself_runs_with_tiny_sizes(tmp_path):
     assert verdict["gate"]["fingerprint"] == load_config.fingerprint(gate)
     assert verdict["gate"]["frozen"]["sha256_before"] == verdict["gate"]["frozen"]["sha256_after"]
     assert verdict["gate"]["imitator_gain"] is not None
-    own = sum(run.folder.manifest["stages"][name]["td_updates"] for name in ("simulate", "evaluate"))
-    assert verdict["td_steps"] == own + 64 * 4 + 64 * 4 + 64 * 4 + 32 * 4
+    own, of_gate = (
+        json.loads((path / "manifest.json").read_text())["stages"] for path in (run.path, run.path / "gate")
+    )
+    learned = [one[name]["td_updates"] for one in (own, of_gate) for name in ("simulate", "evaluate")]
+    assert min(learned) > 0
+    assert verdict["td_steps"] == sum(learned)

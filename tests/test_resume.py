@@ -74,7 +74,7 @@ def whole(request, tmp_path_factory) -> tuple[tuple[str, ...], dict]:
 def test_a_run_that_is_stopped_everywhere_ends_as_one_that_is_not(tmp_path, whole):
     overrides, expected = whole
     path = tmp_path / "stopped"
-    assert run(path, asked=4, overrides=overrides) > 5
+    assert run(path, asked=8, overrides=overrides) > 5
     assert differences(artifacts(path), expected) == []
     assert not any((path / "resume").iterdir())
     manifest = json.loads((path / "manifest.json").read_text())
