@@ -1,6 +1,5 @@
 """How a process of this package sets up jax, before anything else uses it."""
 
-import functools
 import inspect
 import os
 import pathlib
@@ -47,16 +46,12 @@ def share_programs_among_cpu_devices() -> None:
     of_options = getattr(cache_key, name, None)
     if of_options is None or "strip_device_assignment" not in inspect.signature(of_options).parameters:
         return
-    if getattr(of_options, "names_no_cpu_devices", False):
-        return
 
-    @functools.wraps(of_options)
-    def names_no_cpu_devices(hash_obj, compile_options, strip_device_assignment=False):
+    def without_cpu_devices(hash_obj, compile_options, strip_device_assignment=False):
         is_cpu = jax.default_backend() == "cpu"
         return of_options(hash_obj, compile_options, strip_device_assignment or is_cpu)
 
-    names_no_cpu_devices.names_no_cpu_devices = True
-    setattr(cache_key, name, names_no_cpu_devices)
+    setattr(cache_key, name, without_cpu_devices)
 
 
 def _num_cores() -> int:

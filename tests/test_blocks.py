@@ -1,6 +1,7 @@
 """Members are dealt out to blocks and come back in their order."""
 
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +108,8 @@ def test_blocks_are_computed_where_they_are_and_those_of_the_first_device_first(
     blocks = dealt.split(crowd(5), SPECS)
 
     def one(index: int) -> jax.Array:
+        if index == 0:
+            time.sleep(0.2)  # as if it compiled
         seen.append(index)
         return blocks[index].name + 1
 

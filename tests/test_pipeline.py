@@ -42,7 +42,7 @@ def cli(*arguments, cwd=ROOT):
 def refused(monkeypatch, capsys):
     """What a command says that is refused, in this process: one of its own takes seconds to begin."""
 
-    def said(*arguments) -> str:
+    def refusal(*arguments) -> str:
         monkeypatch.setattr(sys, "argv", ["cl-imitate", *map(str, arguments)])
         monkeypatch.setattr(cl_imitate.cli, "set_up_jax", lambda *_: None)  # it is, and cannot be again
         with pytest.raises(SystemExit) as ended:
@@ -51,7 +51,7 @@ def refused(monkeypatch, capsys):
         assert ended.value.code == 2, said
         return said
 
-    return said
+    return refusal
 
 
 @pytest.fixture(scope="module")

@@ -19,14 +19,14 @@ def new_program():
     """A program that the cache of compiled ones cannot hold."""
     if not jax.config.jax_compilation_cache_dir:
         pytest.skip("no cache of compiled programs here")
-    number = int.from_bytes(os.urandom(3), "big")
-    return jax.jit(lambda x: jnp.tanh(x @ x) + number)
+    number = int.from_bytes(os.urandom(3), "big") / 2**24
+    return jax.jit(lambda x: jnp.tanh(x @ x) * number)
 
 
 def answers(program) -> list[tuple[set, np.ndarray]]:
     found = []
     for device in jax.local_devices():
-        x = jax.device_put(np.eye(8, dtype=np.float32), device)
+        x = jax.device_put(np.linspace(-0.5, 0.5, 64, dtype=np.float32).reshape(8, 8), device)
         _asked.clear()
         y = program(x)
         assert y.devices() == {device}
@@ -45,9 +45,3 @@ def test_where_jax_s_function_has_another_form_it_is_left_as_it_is(monkeypatch, 
     monkeypatch.setattr(cache_key, "_hash_serialized_compile_options", other)
     share_programs_among_cpu_devices()
     assert cache_key._hash_serialized_compile_options is other
-
-
-def test_asked_for_twice_it_is_done_once():
-    before = cache_key._hash_serialized_compile_options
-    share_programs_among_cpu_devices()
-    assert cache_key._hash_serialized_compile_options is before
