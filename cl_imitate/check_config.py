@@ -217,6 +217,36 @@ def _check_training(experiment: config.Experiment, need: Need) -> None:
             f"training.keep_every_episodes = {training.keep_every_episodes} and evaluation.months: in a thinned "
             "history an age is not an age lived. Set the one to 1 or leave out the other",
         )
+    if training.skip_ahead > 0:
+        _check_skips(experiment, need)
+
+
+def _check_skips(experiment: config.Experiment, need: Need) -> None:
+    """Windows that leave out a stretch of life, between two ends of episodes."""
+    training, stride = experiment.training, experiment.training.start_every_steps
+    skips = f"training.skip_ahead = {training.skip_ahead}"
+    episode = getattr(experiment.environment, "episode_steps", None)
+    need(
+        episode is not None,
+        f"{skips} needs episodes of a fixed length, which environment.family = "
+        f"{experiment.environment.family!r} does not have. Set it to 0",
+    )
+    need(
+        episode is None or stride % episode == 0,
+        f"{skips} leaves out whole episodes, and windows start every training.start_every_steps = {stride} steps, no "
+        f"multiple of environment.episode_steps = {episode}. Set it to that, or skip_ahead to 0",
+    )
+    shortest = min((experiment.imitator.context_steps, *experiment.imitator.also_context_steps))
+    need(
+        shortest >= 2 * stride,
+        f"{skips} needs a context of two times training.start_every_steps = {stride} or more, one before what is left "
+        f"out and one after it; the shortest is {shortest}",
+    )
+    need(
+        experiment.imitator.reads_age and training.unknown_age < 1,
+        f"{skips} shows what a told age means, and no age is told: set imitator.reads_age to true and "
+        "training.unknown_age below 1, or skip_ahead to 0",
+    )
 
 
 def _check_stream(experiment: config.Experiment, need: Need) -> None:

@@ -272,6 +272,9 @@ class Training:
     start_every_steps: Positive = 1  # other windows start at a multiple of this
     keep_every_episodes: Positive = 1  # the imitator reads every n-th episode of a history
     unknown_age: Rate = 0.5  # share of windows whose age is hidden
+    skip_ahead: Rate = 0.0
+    """Of the windows that tell ages, the share that leaves out a stretch of its life, of any length: the examples from
+    which an imitator can learn to heed a later age against what its context shows. MONTH asks for just that."""
     evaluate_every_updates: Positive = 50  # the loss on learners not trained on
     evaluate_windows: Positive = 64
     num_validation: Natural = 0  # so many recorded learners are not trained on; they then give that loss

@@ -39,6 +39,7 @@ class Stream(enum.IntEnum):
     SHAM = 40
     TEST_TIME = 41
     SEEN = 42
+    SKIP = 43
 
 
 def root(seed: int) -> jax.Array:

@@ -122,7 +122,7 @@ def _held_out(params, member, history, *, imitator, training, context_steps, num
         member.fork_steps,
         place=member.place,
         num_places=num_places,
-        training=training,
+        training=dataclasses.replace(training, skip_ahead=0.0),  # lives as they were lived
         context_steps=context_steps,
         num_windows=training.evaluate_windows,
         num_actions=imitator.num_actions,

@@ -95,6 +95,53 @@ def test_the_age_is_hidden_in_a_share_of_windows_whole_windows_at_a_time():
     assert hidden[:, 0].mean() == pytest.approx(0.5, abs=0.03)
 
 
+def test_after_a_skip_a_token_tells_what_the_last_step_before_it_brought():
+    skip = contexts.Skip(at=jnp.int32(2), num_steps=jnp.int32(20))
+    tokens, action, is_there = contexts.window(
+        history(), jnp.int32(2), jnp.int32(8), length=6, end=jnp.int32(32), num_actions=NUM_ACTIONS, skip=skip
+    )
+    np.testing.assert_array_equal(tokens.obs[:4], [108, 109, 130, 131])
+    np.testing.assert_array_equal(action[:4], np.array([8, 9, 30, 31]) % NUM_ACTIONS)
+    np.testing.assert_array_equal(tokens.prev_action[:4], np.array([7, 8, 9, 30]) % NUM_ACTIONS)
+    np.testing.assert_array_equal(tokens.prev_reward[:4], np.array([7, 8, 9, 30]) % 5)
+    np.testing.assert_array_equal(tokens.prev_done[:4], [False, False, True, False])
+    np.testing.assert_array_equal(tokens.age[:4], age_bucket(jnp.array([8, 9, 30, 31])))
+    np.testing.assert_array_equal(is_there, [True] * 4 + [False] * 2)
+
+
+SKIPPING = {"skip_ahead": 0.5, "start_every_steps": 5, "fork": 50, "context": 15, "num": 4000}
+
+
+def test_of_the_windows_that_tell_ages_a_share_skips_from_one_end_of_an_episode_to_a_later_one():
+    context = sample(**SKIPPING)
+    learner, step = np.divmod(np.asarray(context.tokens.obs, int), 50)
+    is_there = np.asarray(context.weight, bool)
+    assert (learner == learner[:, :1]).all()
+    ahead = np.where(is_there[:, 1:], np.diff(step, axis=1) - 1, 0)
+    skips = ahead.sum(axis=1)
+    row, place = np.nonzero(ahead)
+    assert (np.bincount(row, minlength=4000) <= 1).all()
+    assert set(place + 1) == {5, 10}
+    assert set(skips[row]) == set(range(5, 50 - 2 * 5 + 1, 5))
+    assert (step[is_there] < 50).all()
+    hidden = np.asarray(context.tokens.age)[:, 0] == 0
+    assert (skips[hidden] == 0).all()
+    far = ~hidden & (step[:, 0] == 0)  # from there on no skip is short of room: one in nine is of no step
+    assert (skips[far] > 0).mean() == pytest.approx(0.5 * (1 - (1 / 9 + 1 / 8) / 2), abs=0.06)
+    ages = np.asarray(age_bucket(jnp.asarray(step)))
+    told = ~hidden[:, None] & is_there
+    np.testing.assert_array_equal(np.asarray(context.tokens.age)[told], ages[told])
+
+
+def test_a_window_that_skips_nothing_is_what_it_is_where_none_skips():
+    skipping, plain = sample(**SKIPPING), sample(**{**SKIPPING, "skip_ahead": 0.0})
+    step = np.asarray(skipping.tokens.obs, int) % 50
+    same = (np.asarray(skipping.weight, bool).all(axis=1)) & (np.diff(step, axis=1) == 1).all(axis=1)
+    assert 0.5 < same.mean() < 0.9
+    for one, other in zip(jax.tree.leaves(skipping), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(np.asarray(one)[same], np.asarray(other)[same])
+
+
 def test_the_same_update_draws_the_same_windows():
     key = jax.random.key(5)
     one, two, other = (jax.random.key_data(contexts.batch_key(key, update)) for update in (7, 7, 8))

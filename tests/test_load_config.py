@@ -119,6 +119,16 @@ def test_any_field_changes_the_fingerprint(tmp_path):
         ("evaluation.stage_steps=[64]", "lacks 0, and the gate is this run's own PROCESS"),
         ("simulation.num_tasks=257", "simulation.num_tasks = 257 is above the number of recorded learners"),
         ("environment={family='minatar'}&training.keep_every_episodes=2", "needs episodes of a fixed length"),
+        ("environment={family='minatar'}&training.skip_ahead=0.5", "needs episodes of a fixed length"),
+        ("training.skip_ahead=0.5&training.start_every_steps=8", "leaves out whole episodes"),
+        (
+            "training.skip_ahead=0.5&training.start_every_steps=16&imitator.context_steps=16",
+            "needs a context of two times",
+        ),
+        (
+            "training.skip_ahead=0.5&training.start_every_steps=16&imitator.reads_age=false&evaluation.months=[]",
+            "no age is told",
+        ),
         (
             "training.keep_every_episodes=2&evaluation.months=[{start_step=32,later_steps=32}]",
             "an age is not an age lived",

@@ -154,6 +154,22 @@ def test_the_loss_is_the_mean_cross_entropy_over_the_steps_that_count():
     assert train.next_action_loss(logits, both) == pytest.approx(-(np.log(0.5) + np.log(0.8)) / 2)
 
 
+def test_the_held_out_loss_is_of_lives_as_they_were_lived_whatever_training_s_windows_skip():
+    still = dataclasses.replace(
+        TRAINING,
+        num_updates=1,
+        evaluate_every_updates=1,
+        learning_rate=1e-30,  # no weight changes by so little
+        final_learning_rate=1e-30,
+        start_every_steps=8,
+    )
+    plain, skipping = (
+        fit(1, training=dataclasses.replace(still, skip_ahead=share))[-1][1] for share in (0.0, 1.0)
+    )
+    np.testing.assert_array_equal(plain.held_out_loss, skipping.held_out_loss)
+    assert (plain.train_loss != skipping.train_loss).all()
+
+
 @pytest.mark.parametrize("field", ["dropout", "mask_inputs"])
 def test_noise_is_part_of_training_and_the_same_each_time(field):
     short = dataclasses.replace(TRAINING, num_updates=15)

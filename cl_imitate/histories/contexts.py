@@ -1,6 +1,7 @@
 """Windows of histories as an imitator reads them; a window always lies inside ONE history."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +10,37 @@ from cl_imitate import causes, config, keys
 from cl_imitate.types import Context, History, StepTokens, age_bucket
 
 
+class Skip(NamedTuple):
+    """A stretch of life that a window leaves out, from the end of an episode to the start of a later one."""
+
+    at: jax.Array  # int32: so many of the window's steps lie before it
+    num_steps: jax.Array  # int32: so long it is; 0 for none
+
+
 def window(
-    history: History, learner: jax.Array, start: jax.Array, *, length: int, end: jax.Array, num_actions: int
+    history: History,
+    learner: jax.Array,
+    start: jax.Array,
+    *,
+    length: int,
+    end: jax.Array,
+    num_actions: int,
+    skip: Skip | None = None,
 ) -> tuple[StepTokens, jax.Array, jax.Array]:
-    """Steps start .. start + length - 1 of one learner of `history` [N, T].
+    """Steps start .. start + length - 1 of one learner of `history` [N, T], without those of a skip, and as many more.
 
     Returns tokens [length] (ages known), the actions taken int32 [length], and `is_there` bool [length]:
-    False before step 0 and from `end` on. `start` may be negative.
+    False before step 0 and from `end` on. `start` may be negative. The first token after a skip tells what the last
+    step before it brought, as an imitator's first after its prompt does.
     """
     step = start + jnp.arange(length)
+    if skip is not None:
+        step += jnp.where(jnp.arange(length) >= skip.at, skip.num_steps, 0)
     is_there = (step >= 0) & (step < end)
     here = jnp.clip(step, 0, end - 1)
     before = jnp.maximum(here - 1, 0)
+    if skip is not None:
+        before = jnp.where(jnp.arange(length) == skip.at, start + skip.at - 1, before)
     is_begin = step == 0
     replay, seed = (None, None) if history.causes is None else causes.shown(history.causes, learner, here)
     tokens = StepTokens(
@@ -83,7 +103,8 @@ def sample_windows(
     learners of run `place`.
 
     A share is forced to the start of a history, where an imitator must learn to begin; a share has its age
-    hidden. Histories shorter than a window are padded on the right with weight 0.
+    hidden, and of the rest a share skips ahead. Histories shorter than a window, and windows that skip to near the
+    fork, are padded on the right with weight 0.
     """
     learner_key, start_key, forced_key, age_key = jax.random.split(key, 4)
     num_learners = history.action.shape[0] // num_places
@@ -93,12 +114,43 @@ def sample_windows(
     start = stride * jax.random.randint(start_key, (num_windows,), 0, num_starts)
     is_forced = jax.random.uniform(forced_key, (num_windows,)) < training.start_of_history
     start = jnp.where(is_forced, 0, start)
-    tokens, action, is_there = jax.vmap(
-        lambda i, s: window(history, i, s, length=context_steps, end=fork_step, num_actions=num_actions)
-    )(learner, start)
     is_unknown = jax.random.uniform(age_key, (num_windows, 1)) < training.unknown_age
+    skip = None
+    if training.skip_ahead > 0:
+        skip = _skips(
+            keys.stream(key, keys.Stream.SKIP),
+            jnp.where(is_unknown[:, 0], 0.0, training.skip_ahead),
+            start,
+            fork_step,
+            context_steps=context_steps,
+            stride=stride,
+        )
+    tokens, action, is_there = jax.vmap(
+        lambda i, s, k: window(
+            history, i, s, length=context_steps, end=fork_step, num_actions=num_actions, skip=k
+        )
+    )(learner, start, skip)
     age = jnp.where(jnp.broadcast_to(is_unknown, tokens.age.shape), 0, tokens.age)
     return Context(tokens=tokens.replace(age=age), action=action, weight=is_there.astype(jnp.float32))
+
+
+def _skips(
+    key: jax.Array,
+    share: jax.Array,
+    start: jax.Array,
+    fork_step: jax.Array,
+    *,
+    context_steps: int,
+    stride: int,
+) -> Skip:
+    """What windows from `start` [B] on leave out, a `share` [B] of them anything: from and to a multiple of `stride`,
+    each place in the window, and each that leaves a stride before the fork, alike."""
+    chosen_key, at_key, steps_key = jax.random.split(key, 3)
+    at = stride * jax.random.randint(at_key, start.shape, 1, context_steps // stride)
+    room = jnp.maximum(fork_step - stride - (start + at), 0) // stride
+    num_steps = stride * jax.random.randint(steps_key, start.shape, 0, room + 1)
+    is_chosen = jax.random.uniform(chosen_key, start.shape) < share
+    return Skip(at=at, num_steps=jnp.where(is_chosen, num_steps, 0))
 
 
 @functools.partial(jax.jit, static_argnames=("length", "num_actions", "tell_ages"))

@@ -45,6 +45,7 @@ def training_of(experiment: config.Experiment) -> config.Training:
         num_updates=controls.test_time_rounds * controls.test_time_updates,
         evaluate_every_updates=controls.test_time_updates,
         evaluate_windows=1,
+        skip_ahead=0.0,  # MONTH is asked of frozen weights alone
     )
 
 
