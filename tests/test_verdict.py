@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from cl_imitate.config import Gate, Imitator, Lock, Rules
+from cl_imitate.config import Gate, Imitator, Lock, Rules, Training
 from cl_imitate.evaluation import entries, verdict
 
 RULES = Rules()
@@ -141,6 +141,15 @@ def test_months_answer_is_that_of_its_worst_stage_on_training_tasks():
     assert found["answer"] == "no"
     assert found["worst_stage_step"] == 101
     assert found["estimate"] == pytest.approx(5 / 9, abs=0.05)
+
+
+def test_a_no_to_month_says_so_where_nothing_taught_the_imitator_to_heed_a_told_age():
+    taught = synthetic.experiment(training=Training(skip_ahead=0.5))
+    no, yes = months(6.0), months(10.0)
+    assert "training.skip_ahead = 0" in question("month", *no)["meaning"]
+    assert "skip_ahead" not in question("month", *no, of=taught)["meaning"]
+    assert "skip_ahead" not in question("month", *yes)["meaning"]
+    assert [question("month", *no, **one)["skips_shown"] for one in ({}, {"of": taught})] == [False, True]
 
 
 def test_unseen_tasks_stand_beside_month_and_do_not_decide_it():

@@ -58,8 +58,9 @@ def _month(experiment: Experiment, cells: Sequence[Cell]) -> dict:
     """Train-task stages decide, by the worst; unseen tasks stand beside them."""
     stages = _month_stages(experiment, pick(_last_fork(cells, "month"), "month", split="train"))
     unseen = _month_stages(experiment, pick(_last_fork(cells, "month"), "month", split="held_out"))
+    beside = {"skips_shown": experiment.training.skip_ahead > 0, "stages": stages, "unseen": unseen}
     if not stages:
-        return {**not_run("no stage on training tasks was run"), "stages": stages, "unseen": unseen}
+        return {**not_run("no stage on training tasks was run"), **beside}
     order = ("not run", "no", "undecided", "yes")
     # A stage that was not run is listed, but says nothing about the worst of those that were.
     asked = [stage for stage in stages if stage["answer"] != "not run"] or stages
@@ -67,8 +68,7 @@ def _month(experiment: Experiment, cells: Sequence[Cell]) -> dict:
     return {
         **_headline([worst], "stage_step", worst["stage_step"], "MONTH"),
         "worst_stage_step": worst["stage_step"],
-        "stages": stages,
-        "unseen": unseen,
+        **beside,
     }
 
 

@@ -58,6 +58,11 @@ _MEANING = {
     ("now", "undecided"): "The interval contains the bound: more learners or imitator seeds would decide.",
     ("month", "yes"): "Asked for an older learner, it acts as one, on tasks that were in its training data.",
     ("month", "no"): "Asked for an older learner, it falls short even on training tasks.",
+    (
+        "untaught month",
+        "no",
+    ): "Asked for an older learner, it falls short even on training tasks. But no life skipped ahead in "
+    "training (training.skip_ahead = 0): nothing taught it to heed a told age against what its context shows.",
     ("month", "undecided"): "At its worst stage, the interval contains the bound.",
     ("process", "yes"): "Weights frozen, it improves as the learner did over the recorded span.",
     (
@@ -159,7 +164,10 @@ def question(name: str, one: Mapping) -> str:
 
 
 def name_of_question(name: str, one: Mapping) -> str:
-    """Under which name words for an entry stand: LATER has words of its own where the task grows after the fork."""
+    """Under which name words for an entry stand: LATER has words of its own where the task grows after the fork, and
+    MONTH's no where nothing in training taught the imitator to heed a told age."""
+    if name == "month" and one["answer"] == "no" and not one.get("skips_shown"):
+        return "untaught month"
     return "growing" if name == "later" and one.get("task_grows") else name
 
 
