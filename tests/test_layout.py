@@ -15,7 +15,7 @@ RANKS = """
 0: processes causes commands disk_use files differences
 1: envs/base envs/tabular envs/splits learners/td learners/replay learners/q_networks histories/* imitators/base
 1: envs/minatar/* evaluation/metrics evaluation/comparisons evaluation/results load_config check_config
-1: check_controls checkpoint
+1: check_controls check_training checkpoint
 1: run_dir open_run aside attempt progress sharding
 1: blocks seating optimiser
 1: evaluation/needed evaluation/trained evaluation/horizon evaluation/longer evaluation/moved evaluation/findings
