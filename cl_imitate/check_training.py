@@ -32,12 +32,14 @@ def check_training(experiment: config.Experiment, need: Need) -> None:
         f"simulation.num_recorded - training.num_validation = {recorded - training.num_validation}: some training "
         "tasks would have no learner",
     )
-    if training.keep_every_episodes > 1:
+    for name, off in (("keep_every_episodes", 1), ("skip_ahead", 0)):
+        value = getattr(training, name)
         need(
-            hasattr(experiment.environment, "episode_steps"),
-            f"training.keep_every_episodes = {training.keep_every_episodes} needs episodes of a fixed length, which "
-            f"environment.family = {experiment.environment.family!r} does not have. Set it to 1",
+            value == off or hasattr(experiment.environment, "episode_steps"),
+            f"training.{name} = {value} needs episodes of a fixed length, which environment.family = "
+            f"{experiment.environment.family!r} does not have. Set it to {off}",
         )
+    if training.keep_every_episodes > 1:
         need(
             not experiment.evaluation.months,
             f"training.keep_every_episodes = {training.keep_every_episodes} and evaluation.months: in a thinned "
@@ -53,14 +55,9 @@ def _check_skips(experiment: config.Experiment, need: Need) -> None:
     """Windows that leave out a stretch of life, between two ends of episodes."""
     training, stride = experiment.training, experiment.training.start_every_steps
     skips = f"training.skip_ahead = {training.skip_ahead}"
-    episode = getattr(experiment.environment, "episode_steps", None)
+    episode = getattr(experiment.environment, "episode_steps", 1)
     need(
-        episode is not None,
-        f"{skips} needs episodes of a fixed length, which environment.family = "
-        f"{experiment.environment.family!r} does not have. Set it to 0",
-    )
-    need(
-        episode is None or stride % episode == 0,
+        stride % episode == 0,
         f"{skips} leaves out whole episodes, and windows start every training.start_every_steps = {stride} steps, no "
         f"multiple of environment.episode_steps = {episode}. Set it to that, or skip_ahead to 0",
     )

@@ -33,14 +33,15 @@ def window(
     False before step 0 and from `end` on. `start` may be negative. The first token after a skip tells what the last
     step before it brought, as an imitator's first after its prompt does.
     """
-    step = start + jnp.arange(length)
+    place = jnp.arange(length)
+    step = start + place
     if skip is not None:
-        step += jnp.where(jnp.arange(length) >= skip.at, skip.num_steps, 0)
+        step += jnp.where(place >= skip.at, skip.num_steps, 0)
     is_there = (step >= 0) & (step < end)
     here = jnp.clip(step, 0, end - 1)
     before = jnp.maximum(here - 1, 0)
     if skip is not None:
-        before = jnp.where(jnp.arange(length) == skip.at, start + skip.at - 1, before)
+        before = jnp.where(place == skip.at, start + skip.at - 1, before)
     is_begin = step == 0
     replay, seed = (None, None) if history.causes is None else causes.shown(history.causes, learner, here)
     tokens = StepTokens(
