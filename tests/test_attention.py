@@ -5,6 +5,8 @@ import pytest
 
 from cl_imitate.imitators import attention
 
+pytestmark = pytest.mark.unoptimised
+
 
 def heads(num_steps, key=0, batch=2, num_heads=2, size=8):
     parts = jax.random.split(jax.random.key(key), 3)

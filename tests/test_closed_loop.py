@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import struct
 
 from cl_imitate import config, keys, sharding
@@ -19,6 +20,8 @@ from cl_imitate.imitators.make import make_imitator
 from cl_imitate.types import History
 from tests.compiles import count_compiles
 from tests.ensembles import ENVIRONMENT, group
+
+pytestmark = pytest.mark.unoptimised
 
 NUM_ENVS, CONTEXT = 4, 16
 SUMMED_STEPS = 8  # a block of the summary

@@ -7,6 +7,8 @@ from cl_imitate import config
 from cl_imitate.histories import contexts
 from cl_imitate.types import NUM_AGES, History, age_bucket
 
+pytestmark = pytest.mark.unoptimised
+
 NUM_LEARNERS, NUM_STEPS, NUM_ACTIONS = 5, 60, 3
 
 

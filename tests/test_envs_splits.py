@@ -9,6 +9,8 @@ from envs_rollout import SHAPES
 from cl_imitate.config import Bandit, DarkRoom, KeyToDoor, Lock, RandomMDP
 from cl_imitate.envs import bandit, dark_room, key_to_door, lock, random_mdp, splits
 
+pytestmark = pytest.mark.unoptimised
+
 
 def digits_of(split, num=4000, length=3, base=6, modulus=3):
     def one(key):

@@ -12,6 +12,8 @@ from cl_imitate.envs import tasks
 from cl_imitate.imitators.perfect_window import make_perfect_window
 from cl_imitate.types import ScreenObservation, Spec, StepTokens, SymbolObservation
 
+pytestmark = pytest.mark.unoptimised
+
 A = 4
 SPEC = Spec(
     observation=SymbolObservation(6), num_actions=A, reward_dtype="int8", can_truncate=True, episode_steps=8

@@ -4,9 +4,12 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from cl_imitate.imitators.transformer import Transformer
 from tests.test_imitators import KINDS, SMALL, SPEC, act_through, make, random_tokens
+
+pytestmark = pytest.mark.unoptimised
 
 
 def reached_from_before(imitator, changed_until: int) -> np.ndarray:
