@@ -14,15 +14,17 @@ import pytest
 from cl_imitate import load_config
 from cl_imitate.config import Evaluation, Imitator, Lock, Rules, Simulation
 from cl_imitate.evaluation import findings, horizon
-from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.horizon import Imitated, Point, Shown
 from cl_imitate.evaluation.longer import beside_longer
 from cl_imitate.evaluation.moved import moved
 from cl_imitate.evaluation.needed import Line, Needed
+from cl_imitate.evaluation.shown import by_shown
 from cl_imitate.evaluation.trained import Trained
 from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures import movers as figures_movers
 from cl_imitate.figures import needed_context, shares
+from cl_imitate.figures import shown as figures_shown
 from cl_imitate.files import write_json
 from cl_imitate.sweeps import horizon as page
 from cl_imitate.sweeps import horizon_page
@@ -435,7 +437,7 @@ def drawn(monkeypatch, make):
 
         return original(*some, also, **kwargs)
 
-    for module in (figures_horizon, figures_movers):
+    for module in (figures_horizon, figures_movers, figures_shown):
         monkeypatch.setattr(module, "draw_figure", keep)
     figure = make()
     return figure, kept[-1]
@@ -635,6 +637,77 @@ def test_a_surface_holds_points_that_differ_in_nothing_else(monkeypatch):
     )
     assert figures_horizon.surface(points) is not None
     assert drawn_grids == [[0.2] * 4, [0.9] * 4]
+
+
+def cut(fork: int, shown: float | None, later: float, **values) -> Point:
+    """Recording stopped at `fork`; this share of the recorded lives had come to where learners come later."""
+    asked = dataclasses.replace(NOT_ASKED, answer="partial", share=later, ci95=(later - 0.1, later + 0.1))
+    had = None if shown is None else Shown(shown, shown - 0.02, shown + 0.03)
+    at = {"fork": fork, "onward": 640, "now": 32}
+    return dataclasses.replace(point(0.98, span=fork, **values), later=asked, later_values=at, shown=had)
+
+
+def test_later_is_held_against_what_was_shown_where_all_else_is_equal(monkeypatch):
+    early, late = cut(128, 0.02, 0.16), cut(256, 0.47, 0.67)
+    opened = cut(192, 0.18, 0.3, converged=False)
+    void = dataclasses.replace(cut(320, 0.7, 0.9), later=NOT_ASKED)
+    others = [cut(224, None, 0.5), void, cut(224, 0.3, 0.4, width=32), cut(224, 0.3, 0.4, seed=1)]
+    points = [late, *others, opened, early]
+    [chain] = by_shown(points)
+    assert chain.points == [early, opened, late]
+    assert not {"span", "fork"} & chain.rest.keys()
+    [sentence] = [one for one in findings.findings(points) if "by how many of the recorded lives" in one]
+    assert sentence.endswith(
+        "come later: 0.16 [0.06, 0.26] where 2% had, 0.67 [0.57, 0.77] where 47% had."
+    )  # what is open counts nowhere
+    assert not [
+        one for one in findings.findings([late, *others]) if "by how many of the recorded lives" in one
+    ]
+    figure, lines = drawn(monkeypatch, lambda: figures_shown.later_by_shown(points, Rules()))
+    assert figure.name == "shown"
+    marks = {
+        (*line.get_xdata(), *line.get_ydata()): line.get_markerfacecolor() == "white"
+        for line in lines
+        if line.get_marker() == "o"
+    }
+    assert marks == {(0.02, 0.16): False, (0.18, 0.3): True, (0.47, 0.67): False}
+    across = [tuple(line.get_xdata()) for line in lines if len(set(line.get_ydata())) < len(line.get_ydata())]
+    assert across == [pytest.approx((one - 0.02, one + 0.03)) for one in (0.02, 0.18, 0.47)]
+    assert figures_shown.later_by_shown([late, *others], Rules()) is None
+
+
+def test_two_settings_cut_at_several_steps_are_two_lines_each_told_by_name():
+    points = [
+        cut(fork, shown, 0.4, width=width) for width in (32, 64) for fork, shown in ((128, 0.1), (256, 0.4))
+    ]
+    assert [chain.rest["width"] for chain in by_shown(points)] == [32, 64]
+    said = [one for one in findings.findings(points) if "by how many of the recorded lives" in one]
+    assert [one.partition("later (")[2].partition(")")[0] for one in said] == ["width 32", "width 64"]
+    assert figures_shown.later_by_shown(points, Rules()) is not None
+
+
+def test_what_was_shown_is_read_from_the_control_that_counts_it(tmp_path):
+    run = finished(tmp_path / "run", 512, 9.8)
+    assert points_lib.read(run)[0].shown is None
+    decided = json.loads((run / "verdict.json").read_text())
+    entry = {"estimate": 0.0, "shown": {"estimate": 0.3, "ci95": [0.25, 0.36]}}
+    decided["controls"] = {"novelty": entry}
+    (run / "verdict.json").write_text(json.dumps(decided))
+    [read] = points_lib.read(run)
+    assert read.shown == Shown(0.3, 0.25, 0.36)
+    page.draw([run], tmp_path / "out")
+    [row] = csv.DictReader(io.StringIO((tmp_path / "out" / "horizon.csv").read_text()))
+    assert [row[f"later.{name}"] for name in ("shown", "shown_low", "shown_high")] == ["0.3", "0.25", "0.36"]
+    html = (tmp_path / "out" / "index.html").read_text()
+    assert ">recorded lives come so far</th>" in html
+    assert "<td>30%</td>" in html
+    for cannot in (
+        {},
+        {"estimate": None, "ci95": [None, None]},
+    ):  # of an older verdict, and of lives that gain nothing
+        decided["controls"] = {"novelty": {"estimate": 0.0} | ({"shown": cannot} if cannot else {})}
+        (run / "verdict.json").write_text(json.dumps(decided))
+        assert points_lib.read(run)[0].shown is None
 
 
 def test_figures_draw_the_same_bits_again():

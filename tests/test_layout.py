@@ -19,6 +19,7 @@ RANKS = """
 1: run_dir open_run aside attempt progress sharding
 1: blocks seating optimiser
 1: evaluation/needed evaluation/trained evaluation/horizon evaluation/longer evaluation/moved evaluation/findings
+1: evaluation/shown
 2: envs/* learners/* imitators/* figures/* keeper trainees
 3: envs/tasks simulate train cost imitators/learner_posterior executed
 4: evaluation/protocols evaluation/answers evaluation/entries evaluation/gate evaluation/wording

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cl_imitate.evaluation import horizon
-from cl_imitate.evaluation.horizon import Point
+from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.evaluation.longer import TIMES
 from cl_imitate.evaluation.moved import NO_CHANGE, Moved, moved
 from cl_imitate.evaluation.needed import Line
+from cl_imitate.evaluation.shown import by_shown, shown
 
 _ASKED = (
     "PROCESS asks whether the frozen imitator, from an empty context, goes through the whole learning as its learner "
@@ -142,6 +143,7 @@ def others(points: Sequence[Point]) -> list[str]:
     found += [
         *_recurrent_sentences(whole),
         *_later_sentences(points),
+        *_shown_sentences(points),
         *_cut_short_sentences(points),
         *_open_sentences(points),
     ]
@@ -277,6 +279,27 @@ def _later_sentences(points: Sequence[Point]) -> list[str]:
     counts = {answer: sum(one.later.answer == answer for one in asked) for answer in ("yes", "partial", "no")}
     said = ", ".join(f"{answer} at {number}" for answer, number in counts.items() if number)
     return [f"LATER, where it can be asked at a converged point: {said} of {len(asked)}."]
+
+
+def _shown_sentences(points: Sequence[Point]) -> list[str]:
+    """How far LATER goes where recording was stopped early, and where late."""
+    closed = by_shown(one for one in points if one.counts_for("later"))
+    differ = horizon.varying([one for chain in closed for one in chain.points])
+    said = []
+    for rest, some in closed:
+        setting = horizon.told(rest, [axis for axis in differ if axis != "span"])
+        each = ", ".join(f"{_interval(one.later)} where {100 * shown(one).share:.2g}% had" for one in some)
+        said.append(
+            f"LATER, by how many of the recorded lives had come by the fork to where learners come later"
+            f"{f' ({setting})' if setting else ''}: {each}."
+        )
+    return said
+
+
+def _interval(found: Imitated) -> str:
+    """`0.15 [0.06, 0.25]`."""
+    low, high = (f"{end:.2f}" if math.isfinite(end) else "unbounded" for end in horizon.ends(found))
+    return f"{found.share:.2f} [{low}, {high}]"
 
 
 def _open_sentences(points: Sequence[Point]) -> list[str]:

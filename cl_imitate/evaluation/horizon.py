@@ -81,6 +81,14 @@ class Imitated:
         return self.answer in ("yes", "no", "partial") and self.share is not None
 
 
+class Shown(NamedTuple):
+    """Of the recorded lives, the share that had come by LATER's fork to where learners come after it (`novelty`)."""
+
+    share: float
+    low: float  # the ends of its interval
+    high: float
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:
     """One set of imitators. `values` is by axis, a name in `AXES`."""
@@ -94,6 +102,7 @@ class Point:
     process: Imitated
     later: Imitated
     elsewhere: float | None = None  # recovered on rung 2b, where that was asked
+    shown: Shown | None = None  # None: the control that counts it was not run, or could not tell
     settings: Mapping[str, Any] = dataclasses.field(
         default_factory=dict
     )  # by key: what `rest` is the hash of

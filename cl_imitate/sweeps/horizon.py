@@ -15,6 +15,7 @@ from cl_imitate.evaluation.longer import beside_longer
 from cl_imitate.evaluation.trained import Trained
 from cl_imitate.figures import horizon as figures_horizon
 from cl_imitate.figures import movers, needed_context
+from cl_imitate.figures import shown as shown_lib
 from cl_imitate.sweeps import horizon_page
 from cl_imitate.sweeps import points as points_lib
 from cl_imitate.sweeps.folder import SweepDir, is_sweep
@@ -46,6 +47,7 @@ def draw(paths: Sequence[pathlib.Path], out: pathlib.Path) -> list[str]:
         movers.movers(points, rules),
         needed_context.needed(horizon.breaks(points)),
         figures_horizon.surface(points),
+        shown_lib.later_by_shown(points, rules),
     ]
     shown = [one for one in drawn if one is not None]
     sources = [horizon_page.source(path, some) for path, some in runs.items()]
@@ -106,6 +108,9 @@ def to_csv(points: Sequence[Point]) -> str:
             "rung_2b": point.elsewhere,
             "later.fork_step": point.later_values.get("fork"),
             "later.now_steps": point.later_values.get("now"),
+            "later.shown": point.shown.share if point.shown else None,
+            "later.shown_low": point.shown.low if point.shown else None,
+            "later.shown_high": point.shown.high if point.shown else None,
         }
         for question in ("process", "later"):
             found = point.of(question)

@@ -151,6 +151,7 @@ def _rules(rules: Rules) -> dict[str, str]:
 def _table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
     """Names of columns, and a row a point."""
     differ = horizon.varying(points)
+    has_shown = any(one.shown for one in points)
     later = [axis for axis in horizon.LATER_AXES if len({one.later_values.get(axis) for one in points}) > 1]
     columns = [
         *(horizon.NAMES[axis] for axis in differ),
@@ -158,6 +159,7 @@ def _table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
         "perfect window",
         "departs",
         *(horizon.LATER_AXES[axis] for axis in later),
+        *(["recorded lives come so far"] if has_shown else ()),
         "LATER",
         "departs",
         "time constant",
@@ -170,6 +172,7 @@ def _table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
             number(point.process.window),
             departs(point.process),
             *(horizon.value_told(point.later_values.get(axis, "–")) for axis in later),
+            *([f"{point.shown.share:.0%}" if point.shown else "–"] if has_shown else ()),
             told(point.later),
             departs(point.later),
             number(point.tau_steps, 0),

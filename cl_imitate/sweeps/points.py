@@ -9,7 +9,7 @@ from typing import Any
 
 from cl_imitate import load_config
 from cl_imitate.config import DarkRoom, Environment, Experiment, Lock
-from cl_imitate.evaluation.horizon import Imitated, Point
+from cl_imitate.evaluation.horizon import Imitated, Point, Shown
 from cl_imitate.evaluation.trained import Trained
 
 _NOT_ASKED = {"answer": "not run", "estimate": None, "ci95": (None, None)}
@@ -72,6 +72,7 @@ def _points(experiment: Experiment, decided: Mapping[str, Any], name: str) -> It
             process=_imitated(first or _NOT_ASKED, last),
             later=_imitated(questions["later"], experiment.evaluation.later_steps),
             elsewhere=next((one["recovered"] for one in rungs if one["counted"]), None),
+            shown=_shown(decided),
             settings=settings(experiment),
             later_values=later_values(experiment),
         )
@@ -128,6 +129,14 @@ def _growth(environment: Environment) -> str | None:
         f"from {environment.initial_positions}, one in {environment.grow_every_steps} steps from "
         f"{environment.grow_from_step} on"
     )
+
+
+def _shown(decided: Mapping[str, Any]) -> Shown | None:
+    """Verdicts made before this was counted have the control without it."""
+    entry = ((decided.get("controls") or {}).get("novelty") or {}).get("shown") or {}
+    if entry.get("estimate") is None or None in entry["ci95"]:
+        return None
+    return Shown(entry["estimate"], *entry["ci95"])
 
 
 def _trained(entry: Mapping[str, Any]) -> Trained:
