@@ -642,6 +642,7 @@ def test_a_surface_holds_points_that_differ_in_nothing_else(monkeypatch):
 def cut(fork: int, shown: float | None, later: float, **values) -> Point:
     """Recording stopped at `fork`; this share of the recorded lives had come to where learners come later."""
     asked = dataclasses.replace(NOT_ASKED, answer="partial", share=later, ci95=(later - 0.1, later + 0.1))
+    asked = dataclasses.replace(asked, learner_gain=0.5)
     had = None if shown is None else Shown(shown, shown - 0.02, shown + 0.03)
     at = {"fork": fork, "onward": 640, "now": 32}
     return dataclasses.replace(point(0.98, span=fork, **values), later=asked, later_values=at, shown=had)
@@ -658,7 +659,8 @@ def test_later_is_held_against_what_was_shown_where_all_else_is_equal(monkeypatc
     assert not {"span", "fork"} & chain.rest.keys()
     [sentence] = [one for one in findings.findings(points) if "by how many of the recorded lives" in one]
     assert sentence.endswith(
-        "come later: 0.16 [0.06, 0.26] where 2% had, 0.67 [0.57, 0.77] where 47% had."
+        "come later: 0.16 [0.06, 0.26] where 2% had (0.08 of the range; the learner 0.50), 0.67 [0.57, 0.77] where 47% "
+        "had (0.34 of the range; the learner 0.50)."
     )  # what is open counts nowhere
     assert not [
         one for one in findings.findings([late, *others]) if "by how many of the recorded lives" in one
@@ -668,10 +670,13 @@ def test_later_is_held_against_what_was_shown_where_all_else_is_equal(monkeypatc
     marks = {
         (*line.get_xdata(), *line.get_ydata()): line.get_markerfacecolor() == "white"
         for line in lines
-        if line.get_marker() == "o"
+        if line.get_marker() == "o" and len(line.get_xdata()) == 1
     }
     assert marks == {(0.02, 0.16): False, (0.18, 0.3): True, (0.47, 0.67): False}
-    across = [tuple(line.get_xdata()) for line in lines if len(set(line.get_ydata())) < len(line.get_ydata())]
+    [gains, learners] = [list(line.get_ydata()) for line in lines[-2:]]
+    assert gains == pytest.approx([0.08, 0.15, 0.335])
+    assert learners == [0.5] * 3
+    across = [tuple(line.get_xdata()) for line in lines if line.get_alpha() is not None]
     assert across == [pytest.approx((one - 0.02, one + 0.03)) for one in (0.02, 0.18, 0.47)]
     assert figures_shown.later_by_shown([late, *others], Rules()) is None
 

@@ -288,12 +288,22 @@ def _shown_sentences(points: Sequence[Point]) -> list[str]:
     said = []
     for rest, some in closed:
         setting = horizon.told(rest, [axis for axis in differ if axis != "span"])
-        each = ", ".join(f"{_interval(one.later)} where {100 * shown(one).share:.2g}% had" for one in some)
+        each = ", ".join(
+            f"{_interval(one.later)} where {100 * shown(one).share:.2g}% had{_of_the_range(one.later)}"
+            for one in some
+        )
         said.append(
             f"LATER, by how many of the recorded lives had come by the fork to where learners come later"
             f"{f' ({setting})' if setting else ''}: {each}."
         )
     return said
+
+
+def _of_the_range(found: Imitated) -> str:
+    """A share rises too where the learner alone has less left to gain."""
+    if found.gain is None:
+        return ""
+    return f" ({found.gain:.2f} of the range; the learner {found.learner_gain:.2f})"
 
 
 def _interval(found: Imitated) -> str:

@@ -67,6 +67,7 @@ class Imitated:
     share: float | None  # of the learner's gain; None: not measured
     ci95: tuple[float | None, float | None]
     horizon_steps: int  # it was looked at for so long
+    learner_gain: float | None = None  # in the learner's range: what the share is of
     departure_steps: float | None = None  # None: not seen within the horizon
     departure_side: str | None = None  # "behind", or "ahead": it is faster than its teacher
     departure_is_resolved: bool = (
@@ -75,6 +76,11 @@ class Imitated:
     window: float | None = None  # the share of perfect use of the window
     window_low: float | None = None  # the lower end of its interval
     ceiling: float | None = None  # the share of perfect knowledge at the learner's epsilon
+
+    @property
+    def gain(self) -> float | None:
+        """The imitator's, in the learner's range."""
+        return None if self.share is None or self.learner_gain is None else self.share * self.learner_gain
 
     @property
     def is_answered(self) -> bool:

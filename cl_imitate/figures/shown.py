@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from cl_imitate.config import Rules
 from cl_imitate.evaluation import horizon
-from cl_imitate.evaluation.horizon import Point
+from cl_imitate.evaluation.horizon import Chain, Point
 from cl_imitate.evaluation.shown import by_shown, shown
 from cl_imitate.figures import canvas as canvas_lib
-from cl_imitate.figures.canvas import INKS, Canvas, Figure, draw_figure
+from cl_imitate.figures.canvas import GREY, INKS, Axes, Canvas, Figure, draw_figure
 from cl_imitate.figures.shares import draw_line, share_axis
 
 
@@ -18,38 +19,54 @@ def later_by_shown(points: Sequence[Point], rules: Rules) -> Figure | None:
     lines = by_shown(points)
     if not lines:
         return None
-    differ = [
-        axis
-        for axis in (*horizon.AXES, *horizon.LATER_AXES)
-        if len({line.rest.get(axis) for line in lines}) > 1
-    ]
+    axes_of = (*horizon.AXES, *horizon.LATER_AXES)
+    differ = [axis for axis in axes_of if len({line.rest.get(axis) for line in lines}) > 1]
 
     def draw(canvas: Canvas) -> None:
-        axis = canvas.subplots()
+        panels = canvas.subplots(1, 2)
         for number, line in enumerate(lines):
             ink = INKS[number % len(INKS)]
-            named = horizon.told(line.rest, differ)
-            places = [shown(one).share for one in line.points]
-            draw_line(axis, line.points, places, "later", ink, named or None)
-            for one in line.points:
-                assert one.later.share is not None
-                axis.plot(shown(one)[1:], [one.later.share] * 2, color=ink, linewidth=1.0, alpha=0.5)
-        share_axis(axis, rules)
-        axis.set_xlim(-0.02, 1.0)
-        axis.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axis.set_xlabel("recorded lives that had come by the fork to where learners come later")
-        axis.set_ylabel("LATER: share of the learner's gain")
-        if differ:
-            canvas_lib.draw_legend(canvas, [axis])
+            _draw_shares(panels[0], line, ink, horizon.told(line.rest, differ) or "imitator")
+            _draw_gains(panels[1], line, ink)
+        share_axis(panels[0], rules)
+        panels[0].set_title("share of the learner's gain")
+        panels[1].set_title("the gains themselves")
+        panels[1].set_ylabel("of the learner's range")
+        panels[1].set_ylim(bottom=min(0.0, panels[1].get_ylim()[0]))
+        panels[1].plot(
+            [], [], "--", color=GREY, linewidth=1.4, label="its learner: dashed, in the same colour"
+        )
+        for panel in panels:
+            panel.set_xlim(-0.02, 1.0)
+            panel.xaxis.set_major_formatter(PercentFormatter(1.0))
+            panel.set_xlabel("recorded lives that had come to where learners come later")
+        canvas_lib.draw_legend(canvas, panels)
 
     return draw_figure(
         "shown",
         "LATER against what was shown",
-        "Recording was stopped earlier or later, all else being equal. Upright: the interval of what frozen imitators "
-        "go on to gain, as a share of what their learner does; across: that of how many of the recorded lives had "
-        "already been there. Hollow: training had not converged.",
-        "LATER's share of the learner's gain against the share of recorded lives that had come to where learners come "
-        "later.",
+        "Recording was stopped earlier or later, all else being equal. Left, upright: the interval of what frozen "
+        "imitators go on to gain, as a share of what their learner does; across: that of how many of the recorded "
+        "lives had come, when recording stopped, to where learners come later. Hollow: training had not converged. "
+        "Right: what imitator and learner gain, in the learner's range. A share rises also where the imitator gains no "
+        "more and the learner has less left to gain.",
+        "LATER's share of the learner's gain, and both gains, against the share of recorded lives that had come to "
+        "where learners come later.",
         draw,
-        size=(6.6, 4.0),
+        size=(10.0, 4.2),
     )
+
+
+def _draw_shares(panel: Axes, line: Chain, ink: str, named: str) -> None:
+    draw_line(panel, line.points, [shown(one).share for one in line.points], "later", ink, named)
+    for one in line.points:
+        assert one.later.share is not None
+        panel.plot(shown(one)[1:], [one.later.share] * 2, color=ink, linewidth=1.0, alpha=0.5)
+
+
+def _draw_gains(panel: Axes, line: Chain, ink: str) -> None:
+    places = [shown(one).share for one in line.points]
+    own = [np.nan if one.later.gain is None else one.later.gain for one in line.points]
+    learners = [np.nan if one.later.learner_gain is None else one.later.learner_gain for one in line.points]
+    panel.plot(places, own, "-o", color=ink, linewidth=1.4, markersize=5)
+    panel.plot(places, learners, "--", color=ink, linewidth=1.4)

@@ -120,6 +120,7 @@ def to_csv(points: Sequence[Point]) -> str:
                 f"{question}.share": found.share,
                 f"{question}.low": low,
                 f"{question}.high": high,
+                f"{question}.learner_gain": found.learner_gain,
                 f"{question}.departure_steps": found.departure_steps,
                 f"{question}.departure_side": found.departure_side,
                 f"{question}.departure_resolved": found.departure_is_resolved if found.is_answered else None,

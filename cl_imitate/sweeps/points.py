@@ -153,6 +153,7 @@ def _imitated(entry: Mapping[str, Any], horizon_steps: int) -> Imitated:
         share=entry.get("ratio", entry.get("estimate")),
         ci95=(low, high),
         horizon_steps=horizon_steps,
+        learner_gain=entry.get("learner_gain"),
         departure_steps=departs,
         departure_side=entry.get("departure_side"),
         # Verdicts made before this was told: what they did not see, they may have been unable to see.
