@@ -119,10 +119,23 @@ def _compiled_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     jax.clear_caches()
 
 
+_LONGEST = (
+    "resume",
+    "pipeline",
+    "imitators",
+    "calibration",
+    "sweeps",
+    "processes",
+    "posterior_arms",
+    "sharding",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` run only where CL_IMITATE_TEST_PLATFORM names an accelerator. The file whose tests take
-    longest comes first, so that no worker is left with it alone in the end."""
-    items.sort(key=lambda item: item.path.name != "test_resume.py")
+    """Tests marked `gpu` run only where CL_IMITATE_TEST_PLATFORM names an accelerator. The files whose tests take
+    longest come first, so that no worker is left with one of them alone in the end."""
+    first = {f"test_{name}.py": place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.name, len(first)))
     if os.environ["JAX_PLATFORMS"] == "cpu":
         for item in items:
             if item.get_closest_marker("gpu"):
