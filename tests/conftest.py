@@ -65,8 +65,10 @@ def _allow_promotion_inside_gymnax() -> None:
 _allow_promotion_inside_gymnax()
 
 
+@functools.cache
 def _is_known(option: str) -> bool:
-    """Whether this version of XLA has it: one that is not known ends a process that is given it in XLA_FLAGS."""
+    """Whether this version of XLA has it: one that is not known ends a process that is given it in XLA_FLAGS, which
+    names the same options as those of a single program."""
     try:
         jax.jit(lambda: 0).lower().compile(compiler_options={option: False})
     except jax.errors.JaxRuntimeError:
@@ -84,18 +86,20 @@ def _leave_out_fusion_emitters(patch: pytest.MonkeyPatch) -> None:
     XLA reads its flags once in a process, and jax's options of one program cannot be given to all: this wraps a
     private function of jax. Where it is another one, only time is lost.
     """
-    from jax._src import compiler
-
     if jax.default_backend() != "cpu" or not _is_known(_SLOW_TO_COMPILE):
         return
     patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --{_SLOW_TO_COMPILE}=false".strip())
-    of_jax = getattr(compiler, "get_compile_options", None)
-    if of_jax is None:
+    try:
+        from jax._src import compiler
+
+        of_jax = compiler.get_compile_options
+    except (ImportError, AttributeError):
         return
 
     def without(*args, **kwargs):
         options = of_jax(*args, **kwargs)
-        options.env_option_overrides = [*options.env_option_overrides, (_SLOW_TO_COMPILE, False)]
+        if hasattr(options, "env_option_overrides"):
+            options.env_option_overrides = [*options.env_option_overrides, (_SLOW_TO_COMPILE, False)]
         return options
 
     patch.setattr(compiler, "get_compile_options", without)

@@ -18,7 +18,7 @@ from cl_imitate.evaluation.horizon import Imitated, Point, Shown
 from cl_imitate.evaluation.longer import beside_longer
 from cl_imitate.evaluation.moved import moved
 from cl_imitate.evaluation.needed import Line, Needed
-from cl_imitate.evaluation.shown import by_shown
+from cl_imitate.evaluation.shown import by_shown, settings
 from cl_imitate.evaluation.trained import Trained
 from cl_imitate.figures import canvas as canvas_lib
 from cl_imitate.figures import horizon as figures_horizon
@@ -668,27 +668,56 @@ def test_later_is_held_against_what_was_shown_where_all_else_is_equal(monkeypatc
     figure, lines = drawn(monkeypatch, lambda: figures_shown.later_by_shown(points, Rules()))
     assert figure.name == "shown"
     marks = {
-        (*line.get_xdata(), *line.get_ydata()): line.get_markerfacecolor() == "white"
+        (line.get_xdata()[0], round(line.get_ydata()[0], 3)): line.get_markerfacecolor() == "white"
         for line in lines
-        if line.get_marker() == "o" and len(line.get_xdata()) == 1
+        if line.get_marker() == "o"
     }
-    assert marks == {(0.02, 0.16): False, (0.18, 0.3): True, (0.47, 0.67): False}
-    [gains, learners] = [list(line.get_ydata()) for line in lines[-2:]]
+    shares_and_gains = {(0.02, 0.16): False, (0.18, 0.3): True, (0.47, 0.67): False}
+    shares_and_gains |= {(0.02, 0.08): False, (0.18, 0.15): True, (0.47, 0.335): False}
+    assert marks == shares_and_gains
+    learners, gains = [list(line.get_ydata()) for line in lines if len(line.get_xdata()) == 3][1:]
     assert gains == pytest.approx([0.08, 0.15, 0.335])
     assert learners == [0.5] * 3
+    [upright] = [
+        list(line.get_ydata()) for line in lines if list(line.get_ydata()) == pytest.approx([0.285, 0.385])
+    ]
+    assert upright
     across = [tuple(line.get_xdata()) for line in lines if line.get_alpha() is not None]
     assert across == [pytest.approx((one - 0.02, one + 0.03)) for one in (0.02, 0.18, 0.47)]
     assert figures_shown.later_by_shown([late, *others], Rules()) is None
 
 
-def test_two_settings_cut_at_several_steps_are_two_lines_each_told_by_name():
+def test_two_settings_cut_at_several_steps_are_two_lines_each_told_by_name(monkeypatch):
     points = [
         cut(fork, shown, 0.4, width=width) for width in (32, 64) for fork, shown in ((128, 0.1), (256, 0.4))
     ]
     assert [chain.rest["width"] for chain in by_shown(points)] == [32, 64]
     said = [one for one in findings.findings(points) if "by how many of the recorded lives" in one]
     assert [one.partition("later (")[2].partition(")")[0] for one in said] == ["width 32", "width 64"]
+    labels = []
+    monkeypatch.setattr(
+        canvas_lib,
+        "draw_legend",
+        lambda canvas, panels: labels.extend(panels[0].get_legend_handles_labels()[1]),
+    )
     assert figures_shown.later_by_shown(points, Rules()) is not None
+    assert labels == ["width 32", "width 64"]
+    onward = [
+        dataclasses.replace(one, later_values={**one.later_values, "onward": steps})
+        for steps in (320, 640)
+        for one in points[:2]
+    ]
+    assert settings(by_shown(onward)) == ["steps after the fork 320", "steps after the fork 640"]
+
+
+def test_what_was_shown_is_a_line_only_over_several_forks_and_of_points_that_tell_it():
+    whole, half = cut(256, 0.47, 0.67), cut(128, 1.0, 0.3)
+    longer = dataclasses.replace(whole, values={**whole.values, "span": 640})
+    assert by_shown([whole, longer]) == []
+    assert by_shown([whole, longer, half])[0].points == [whole, half]
+    silent = dataclasses.replace(whole, shown=None)
+    assert by_shown([silent, whole, half])[0].points == [whole, half]
+    assert "where 100% had" in " ".join(findings.findings([whole, half]))
 
 
 def test_what_was_shown_is_read_from_the_control_that_counts_it(tmp_path):

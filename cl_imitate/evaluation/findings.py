@@ -9,7 +9,7 @@ from cl_imitate.evaluation.horizon import Imitated, Point
 from cl_imitate.evaluation.longer import TIMES
 from cl_imitate.evaluation.moved import NO_CHANGE, Moved, moved
 from cl_imitate.evaluation.needed import Line
-from cl_imitate.evaluation.shown import by_shown, shown
+from cl_imitate.evaluation.shown import by_shown, settings, shown
 
 _ASKED = (
     "PROCESS asks whether the frozen imitator, from an empty context, goes through the whole learning as its learner "
@@ -284,13 +284,11 @@ def _later_sentences(points: Sequence[Point]) -> list[str]:
 def _shown_sentences(points: Sequence[Point]) -> list[str]:
     """How far LATER goes where recording was stopped early, and where late."""
     closed = by_shown(one for one in points if one.counts_for("later"))
-    differ = horizon.varying([one for chain in closed for one in chain.points])
     said = []
-    for rest, some in closed:
-        setting = horizon.told(rest, [axis for axis in differ if axis != "span"])
+    for chain, setting in zip(closed, settings(closed), strict=True):
         each = ", ".join(
-            f"{_interval(one.later)} where {100 * shown(one).share:.2g}% had{_of_the_range(one.later)}"
-            for one in some
+            f"{_interval(one.later)} where {shown(one).share:.0%} had{_of_the_range(one.later)}"
+            for one in chain.points
         )
         said.append(
             f"LATER, by how many of the recorded lives had come by the fork to where learners come later"
