@@ -718,6 +718,7 @@ def test_what_was_shown_is_a_line_only_over_several_forks_and_of_points_that_tel
     silent = dataclasses.replace(whole, shown=None)
     assert by_shown([silent, whole, half])[0].points == [whole, half]
     assert "where 100% had" in " ".join(findings.findings([whole, half]))
+    assert Shown(1 / 256, 0.0, 0.01).told == "0.391%"  # not "0%": somebody was shown it
 
 
 def test_what_was_shown_is_read_from_the_control_that_counts_it(tmp_path):

@@ -287,7 +287,7 @@ def _shown_sentences(points: Sequence[Point]) -> list[str]:
     said = []
     for chain, setting in zip(closed, settings(closed), strict=True):
         each = ", ".join(
-            f"{_interval(one.later)} where {shown(one).share:.0%} had{_of_the_range(one.later)}"
+            f"{_interval(one.later)} where {shown(one).told} had{_of_the_range(one.later)}"
             for one in chain.points
         )
         said.append(

@@ -94,6 +94,11 @@ class Shown(NamedTuple):
     low: float  # the ends of its interval
     high: float
 
+    @property
+    def told(self) -> str:
+        """In words: `0.391%`, `30%`, `100%`. A few of many are not none."""
+        return f"{100 * self.share:.3g}%"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:

@@ -172,7 +172,7 @@ def _table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
             number(point.process.window),
             departs(point.process),
             *(horizon.value_told(point.later_values.get(axis, "–")) for axis in later),
-            *([f"{point.shown.share:.0%}" if point.shown else "–"] if has_shown else ()),
+            *([point.shown.told if point.shown else "–"] if has_shown else ()),
             told(point.later),
             departs(point.later),
             number(point.tau_steps, 0),

@@ -212,7 +212,7 @@ def _shown_in_words(shown: statistics.Estimate) -> str:
     if not shown.value > 0:
         return " No recorded life had come by the fork to where learners come after it: nobody was shown it."
     return (
-        f" Of the recorded lives, {shown.value:.0%} had come by the fork to where learners come after it: what "
+        f" Of the recorded lives, {100 * shown.value:.3g}% had come by the fork to where learners come after it: what "
         "these did there was shown."
     )
 
